@@ -1,0 +1,86 @@
+"""Project, unproject, transform: the mathematics that stages share.
+
+Belongs here: functions on torch tensors (any device, batched) and on single numpy matrices, that more
+than one stage needs. Does not belong here: anything with settings. Source of the pinhole model:
+Hartley & Zisserman, Multiple View Geometry, ch. 6; pixel centres at integers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def pixel_grid_hw2(height: int, width: int, like: Tensor) -> Tensor:
+    """(h, w, 2): column x and row y of every pixel, on the device and in the type of `like`."""
+    import torch
+
+    y_hw, x_hw = torch.meshgrid(
+        torch.arange(height, device=like.device, dtype=like.dtype),
+        torch.arange(width, device=like.device, dtype=like.dtype),
+        indexing="ij",
+    )
+    return torch.stack((x_hw, y_hw), dim=-1)
+
+
+def unproject(depth_m_bhw: Tensor, K_b33: Tensor) -> Tensor:
+    """Points of a depth map in its camera, (b, h, w, 3) metres. Depth is z, not ray length; 0 gives the origin."""
+    import torch
+
+    grid_hw2 = pixel_grid_hw2(*depth_m_bhw.shape[-2:], like=depth_m_bhw)
+    x_bhw = (grid_hw2[..., 0] - K_b33[:, 0, 2, None, None]) / K_b33[:, 0, 0, None, None]
+    y_bhw = (grid_hw2[..., 1] - K_b33[:, 1, 2, None, None]) / K_b33[:, 1, 1, None, None]
+    return torch.stack((x_bhw * depth_m_bhw, y_bhw * depth_m_bhw, depth_m_bhw), dim=-1)
+
+
+def project(points_cam_m: Tensor, K_33: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels (..., 2) and depth (...) of camera points (..., 3). Points behind the camera get depth <= 0."""
+    import torch
+
+    z_m = points_cam_m[..., 2]
+    safe_z_m = torch.where(z_m.abs() > 1e-9, z_m, torch.full_like(z_m, 1e-9))
+    x_px = points_cam_m[..., 0] / safe_z_m * K_33[..., 0, 0] + K_33[..., 0, 2]
+    y_px = points_cam_m[..., 1] / safe_z_m * K_33[..., 1, 1] + K_33[..., 1, 2]
+    return torch.stack((x_px, y_px), dim=-1), z_m
+
+
+def transform(b_T_a_44: Tensor, points_a: Tensor) -> Tensor:
+    """Points (..., 3) of frame a in frame b."""
+    return points_a @ b_T_a_44[:3, :3].T + b_T_a_44[:3, 3]
+
+
+def invert_pose(b_T_a_44: NDArray[np.float64]) -> NDArray[np.float64]:
+    """a_T_b of one or many rigid 4x4 matrices; exact transpose instead of a general inverse."""
+    rotation = np.swapaxes(b_T_a_44[..., :3, :3], -1, -2)
+    inverse = np.zeros_like(b_T_a_44)
+    inverse[..., :3, :3] = rotation
+    inverse[..., :3, 3] = -(rotation @ b_T_a_44[..., :3, 3, None])[..., 0]
+    inverse[..., 3, 3] = 1.0
+    return inverse
+
+
+def scaled_intrinsics(K_33: NDArray[np.float64], scale_x: float, scale_y: float) -> NDArray[np.float64]:
+    """Intrinsics of the same view at another resolution, one 3x3 or many. With pixel centres at integers the image's edge lies at -0.5."""
+    scaled = np.array(K_33, dtype=np.float64, copy=True)
+    scaled[..., 0, :] *= scale_x
+    scaled[..., 1, :] *= scale_y
+    scaled[..., 0, 2] += (scale_x - 1.0) / 2.0
+    scaled[..., 1, 2] += (scale_y - 1.0) / 2.0
+    return scaled
+
+
+def rotation_between(from_3: NDArray[np.float64], to_3: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest rotation (3, 3) that takes one direction to another (Rodrigues)."""
+    a, b = (np.asarray(v, np.float64) / np.linalg.norm(v) for v in (from_3, to_3))
+    cross, cosine = np.cross(a, b), float(a @ b)
+    if cosine < -1.0 + 1e-12:  # opposite: half a turn about any axis at right angles
+        axis = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
+        axis /= np.linalg.norm(axis)
+        return 2.0 * np.outer(axis, axis) - np.eye(3)
+    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

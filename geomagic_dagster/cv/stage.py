@@ -1,0 +1,298 @@
+"""What a stage is; finds the stages; derives their order from their arguments.
+
+Belongs here: the `@stage` decorator and what it records, the settings base class, `ScanRejected`,
+and the three things a stage may ask of whoever runs it: `compute_device()`, `progress()` and nothing
+more. Does not belong here: anything of Dagster, of files, or of one particular stage.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Field",
+    "Params",
+    "ScanRejected",
+    "Stage",
+    "StageError",
+    "compute_device",
+    "find_stages",
+    "minutes",
+    "progress",
+    "report_progress_to",
+    "seconds",
+    "stage",
+]
+
+SOURCE = "scan"
+"""The one argument that no stage makes: the uploaded scan itself."""
+
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class ScanRejected(Exception):
+    """This scan can never be processed as it is: not retried, told to the person who uploaded it.
+
+    Example: `ScanRejected("depth", expected="depth images", received="colour images only",
+    do="Scan again with a phone that has a depth sensor.")`
+    """
+
+    def __init__(self, place: str, *, expected: str, received: str, do: str) -> None:
+        self.place, self.expected, self.received, self.do = place, expected, received, do
+        super().__init__(f"{place}: expected {expected}; got {received}. {do}")
+
+    def __reduce__(self) -> tuple[Any, ...]:  # exceptions with keyword arguments do not pickle by themselves
+        return (_rebuild_rejection, (self.place, self.expected, self.received, self.do))
+
+
+def _rebuild_rejection(place: str, expected: str, received: str, do: str) -> ScanRejected:
+    return ScanRejected(place, expected=expected, received=received, do=do)
+
+
+class StageError(Exception):
+    """A stage is declared wrongly; the message says which file, what is wrong, and what to write."""
+
+
+class Params(BaseModel):
+    """Settings of a stage: frozen, every one with a default, unknown names refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def seconds(count: float) -> float:
+    return float(count)
+
+
+def minutes(count: float) -> float:
+    return 60.0 * count
+
+
+@dataclass(frozen=True)
+class Stage:
+    """All that is known of one step. The adapters read it; nobody repeats it."""
+
+    name: str
+    function: Callable[..., Any]
+    description: str
+    inputs: tuple[str, ...]  # names of upstream stages, or "scan"
+    params: type[Params]
+    returns: type
+    version: str
+    timeout_s: float  # enforced by guardrails/ once deadlines land there
+    retries: int
+    gpu: bool
+    memory_gb: float
+    owner: str
+    expects: Mapping[str, tuple[float, float]]
+
+    @property
+    def code_version(self) -> str:
+        """Version and a digest of the code behind it, so that an edit without a new version never reuses old results."""
+        return f"{self.version}-{_code_sha256(self.function.__module__)[:12]}"
+
+    def measure(self, result: Any) -> dict[str, float]:
+        """The numbers of a result, from `measure_<stage>` in the stage's file; empty without one."""
+        function = self.function.__globals__.get(f"measure_{self.name}")
+        return {} if function is None else {name: float(value) for name, value in function(result).items()}
+
+    def preview_rgb_hw3(self, result: Any) -> Any | None:
+        """A picture of a result, from `preview_<stage>` in the stage's file; None without one."""
+        function = self.function.__globals__.get(f"preview_{self.name}")
+        return None if function is None else function(result)
+
+    def identity(self, settings: Params, inputs: Mapping[str, str]) -> str:
+        """Names the result of this stage with these settings on inputs of these identities."""
+        record = {
+            "stage": self.name,
+            "code_version": self.code_version,
+            "settings": settings.model_dump(mode="json"),
+            "inputs": dict(inputs),
+        }
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def stage(
+    *,
+    version: str,
+    timeout: float,
+    retries: int = 2,
+    gpu: bool = False,
+    memory_gb: float = 2.0,
+    owner: str = "team:research",
+    expects: Mapping[str, tuple[float, float]] | None = None,
+) -> Callable[[Function], Function]:
+    """Declares a function to be a stage. It stays an ordinary function.
+
+    Argument names are the upstream stages (or `scan`); an optional argument `params` holds the
+    settings. `expects` maps a number of `measure_<stage>` to its expected range (low, high).
+    """
+
+    def declare(function: Function) -> Function:
+        place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
+        if timeout <= 0:
+            raise StageError(f"{place}: expected a timeout above 0 s; got {timeout}. Write e.g. timeout=minutes(4).")
+        if retries < 0:
+            raise StageError(f"{place}: expected retries of 0 or more; got {retries}.")
+        for number, (low, high) in (expects or {}).items():
+            if not low <= high:
+                raise StageError(f"{place}: expects[{number!r}] is ({low}, {high}); write the lower bound first.")
+        function.__stage__ = dict(  # type: ignore[attr-defined]
+            version=version, timeout_s=timeout, retries=retries, gpu=gpu, memory_gb=memory_gb, owner=owner,
+            expects=dict(expects or {}),
+        )
+        return function
+
+    return declare
+
+
+def describe_stage(function: Callable[..., Any]) -> Stage:
+    """Reads a decorated function: its arguments are its inputs, its docstring its description."""
+    place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
+    name = function.__name__
+    if name != function.__module__.rsplit(".", 1)[-1]:
+        raise StageError(f"{place}: a stage has the name of its file; rename the file or the function.")
+    hints = typing.get_type_hints(function)
+    arguments = list(inspect.signature(function).parameters)
+    for argument in [*arguments, "return"]:
+        if argument not in hints:
+            raise StageError(f"{place}: {argument!r} has no type; write the noun that it is (see cv/types.py).")
+    params = hints.get("params", Params)
+    if not (isinstance(params, type) and issubclass(params, Params)):
+        raise StageError(f"{place}: params is {params}; expected a class that inherits from Params.")
+    for setting, field in params.model_fields.items():
+        if field.is_required() or not field.description:
+            raise StageError(
+                f"{place}: setting {params.__name__}.{setting} needs a default and a description; "
+                f'write {setting}: float = Field(1.0, description="...").'
+            )
+    description = inspect.getdoc(importlib.import_module(function.__module__)) or inspect.getdoc(function)
+    if not description:
+        raise StageError(f"{place}: no description; begin the file with a sentence in three double quotes.")
+    declared: dict[str, Any] = function.__stage__  # type: ignore[attr-defined]
+    return Stage(
+        name=name, function=function, description=description,
+        inputs=tuple(argument for argument in arguments if argument != "params"),
+        params=params, returns=hints["return"], **declared,
+    )
+
+
+def find_stages(package: str = "geomagic_dagster.cv") -> tuple[Stage, ...]:
+    """Every stage of a package, upstream first. A file that holds a decorated function is registered by being there."""
+    found: dict[str, Stage] = {}
+    for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        module = importlib.import_module(f"{package}.{module_info.name}")
+        for function in vars(module).values():
+            if hasattr(function, "__stage__") and function.__module__ == module.__name__:
+                described = describe_stage(function)
+                found[described.name] = described
+    return in_order(found)
+
+
+def in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
+    """Upstream before downstream; among equals by name, so that the order never changes by chance."""
+    for each in stages.values():
+        for name in each.inputs:
+            if name != SOURCE and name not in stages:
+                raise StageError(
+                    f"stage {each.name}: its argument {name!r} is neither {SOURCE!r} nor a stage; "
+                    f"the stages are {', '.join(sorted(stages))}."
+                )
+            if name != SOURCE:
+                hint = typing.get_type_hints(each.function)[name]
+                if hint is not stages[name].returns:
+                    raise StageError(
+                        f"stage {each.name}: takes {name} as {hint.__name__}, but stage {name} returns "
+                        f"{stages[name].returns.__name__}. Make the two agree."
+                    )
+    ordered: dict[str, Stage] = {}
+    waiting = dict(sorted(stages.items()))
+    while waiting:
+        ready = [n for n, each in waiting.items() if all(i == SOURCE or i in ordered for i in each.inputs)]
+        if not ready:
+            raise StageError(f"these stages wait for each other: {', '.join(waiting)}. Remove one of the arguments.")
+        ordered[ready[0]] = waiting.pop(ready[0])
+    return tuple(ordered.values())
+
+
+def _code_sha256(module_name: str) -> str:
+    """Digest of a module's source and of every module of this package that it imports, also inside functions."""
+    package = module_name.rsplit(".", 1)[0]
+    sources: dict[str, bytes] = {}
+    waiting = [module_name]
+    while waiting:
+        name = waiting.pop()
+        spec = importlib.util.find_spec(name)
+        if name in sources or spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+            continue
+        sources[name] = Path(spec.origin).read_bytes()
+        for node in ast.walk(ast.parse(sources[name])):
+            imported: list[str] = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                imported = [alias.name for alias in node.names]
+            waiting += [i for i in imported if i.startswith(f"{package}.") and _is_module(i)]
+    digest = hashlib.sha256()
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
+    return digest.hexdigest()
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # `package.module.function`: the parent is no package
+        return False
+
+
+# --- what a stage may ask of whoever runs it -----------------------------------------------------
+
+_device_name: str | None = None
+_reporter: Callable[[str, int, int | None], None] | None = None
+
+
+def compute_device() -> torch.device:
+    """Where tensors of this process live: what the platform chose, else CUDA where there is one."""
+    import torch
+
+    return torch.device(_device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def use_compute_device(name: str | None) -> None:
+    """Chooses the device for this process ("cpu", "cuda:0", ...); None: CUDA where there is one."""
+    global _device_name
+    _device_name = name
+
+
+def progress(items: Iterable[T], what: str = "frames") -> Iterator[T]:
+    """Passes items through and tells whoever listens how far a long loop has come."""
+    total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
+    for done, item in enumerate(items):
+        if _reporter is not None:
+            _reporter(what, done, total)
+        yield item
+    if _reporter is not None:
+        _reporter(what, total if total is not None else -1, total)
+
+
+def report_progress_to(reporter: Callable[[str, int, int | None], None] | None) -> None:
+    """Sends `(what, done, total)` of every `progress` loop of this process to a function; None: to nobody."""
+    global _reporter
+    _reporter = reporter
