@@ -16,36 +16,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def pixel_grid_hw2(height: int, width: int, like: Tensor) -> Tensor:
-    """(h, w, 2): column x and row y of every pixel, on the device and in the type of `like`."""
-    import torch
-
-    y_hw, x_hw = torch.meshgrid(
-        torch.arange(height, device=like.device, dtype=like.dtype),
-        torch.arange(width, device=like.device, dtype=like.dtype),
-        indexing="ij",
-    )
-    return torch.stack((x_hw, y_hw), dim=-1)
-
-
 def unproject(depth_m_bhw: Tensor, K_b33: Tensor) -> Tensor:
     """Points of a depth map in its camera, (b, h, w, 3) metres. Depth is z, not ray length; 0 gives the origin."""
-    import torch
+    from kornia.geometry.depth import depth_to_3d_v2
 
-    grid_hw2 = pixel_grid_hw2(*depth_m_bhw.shape[-2:], like=depth_m_bhw)
-    x_bhw = (grid_hw2[..., 0] - K_b33[:, 0, 2, None, None]) / K_b33[:, 0, 0, None, None]
-    y_bhw = (grid_hw2[..., 1] - K_b33[:, 1, 2, None, None]) / K_b33[:, 1, 1, None, None]
-    return torch.stack((x_bhw * depth_m_bhw, y_bhw * depth_m_bhw, depth_m_bhw), dim=-1)
+    return depth_to_3d_v2(depth_m_bhw, K_b33)
 
 
 def project(points_cam_m: Tensor, K_33: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (..., 2) and depth (...) of camera points (..., 3). Points behind the camera get depth <= 0."""
+    """Pixels (..., 2) and depth z (...) of camera points (..., 3). Points behind the camera have z <= 0 and no valid pixel."""
     import torch
 
     z_m = points_cam_m[..., 2]
-    safe_z_m = torch.where(z_m.abs() > 1e-9, z_m, torch.full_like(z_m, 1e-9))
-    x_px = points_cam_m[..., 0] / safe_z_m * K_33[..., 0, 0] + K_33[..., 0, 2]
-    y_px = points_cam_m[..., 1] / safe_z_m * K_33[..., 1, 1] + K_33[..., 1, 2]
+    safe_z_m = z_m.masked_fill(z_m.abs() < 1e-9, 1e-9)
+    x_px = points_cam_m[..., 0] / safe_z_m * K_33[0, 0] + K_33[0, 2]
+    y_px = points_cam_m[..., 1] / safe_z_m * K_33[1, 1] + K_33[1, 2]
     return torch.stack((x_px, y_px), dim=-1), z_m
 
 

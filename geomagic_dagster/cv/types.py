@@ -141,6 +141,8 @@ class Poses:
     gravity_from: Literal["device", "floor"]
     floor_z_world_m: float | None
     """Height of the floor; None where no floor was seen."""
+    floor_tilt_deg: float | None
+    """Angle between the floor and the horizontal as gravity has it; None where no floor was seen."""
     cuts: tuple[tuple[int, str], ...]
     """(frame of the scan, why its pose was cut)."""
 
