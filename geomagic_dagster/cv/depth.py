@@ -112,6 +112,7 @@ def _clean_alone(
 ) -> tuple[Tensor, Tensor]:
     """(h, w) metres with 0 where nothing is left, and (h, w) uint8 trust from the device and the viewing angle."""
     import torch
+    from kornia.filters import box_blur
     from kornia.geometry.depth import depth_to_normals
 
     z_hw = torch.from_numpy(np.ascontiguousarray(depth_m_hw)).to(K_33.device)
@@ -121,20 +122,33 @@ def _clean_alone(
         trust_hw = torch.from_numpy(np.ascontiguousarray(device_trust_hw)).to(z_hw)
         valid_hw &= trust_hw > 0
     z_hw = torch.where(valid_hw, z_hw, torch.zeros_like(z_hw))
-    # At incidence a, depth changes by z tan(a) / f from pixel to pixel. A pixel at the rim of a surface has
-    # a small step to one side; a flying one has large steps to both.
-    steepest = float(np.tan(np.radians(params.max_incidence_deg)))
-    flying_hw = torch.zeros_like(valid_hw)
-    for axis, focal_px in ((1, K_33[0, 0]), (0, K_33[1, 1])):
-        step_hw = (z_hw - z_hw.roll(1, axis)).abs()  # to the pixel before; where that has no depth this is large
-        smaller_hw = torch.minimum(step_hw, step_hw.roll(-1, axis))
-        flying_hw |= smaller_hw > steepest * z_hw / focal_px
-    valid_hw &= ~flying_hw
+    valid_hw &= ~_is_flying(z_hw, K_33, params.max_incidence_deg)
     z_hw = torch.where(valid_hw, z_hw, torch.zeros_like(z_hw))
-    normal_3hw = depth_to_normals(z_hw[None, None], K_33[None])[0]
+    # The viewing angle from a map without holes and with less noise: the mean of what is valid within 5 x 5.
+    mean_hw, share_hw = box_blur(torch.stack((z_hw, valid_hw.to(z_hw)))[None], (5, 5))[0]
+    normal_3hw = depth_to_normals((mean_hw / share_hw.clamp(min=0.01))[None, None], K_33[None])[0]
     ray_3hw = torch.nn.functional.normalize(unproject(torch.ones_like(z_hw)[None], K_33[None])[0], dim=-1).permute(2, 0, 1)
     facing_hw = (normal_3hw * ray_3hw).sum(0).clamp(0.25, 1.0)
     return z_hw, torch.where(valid_hw, torch.round(255 * trust_hw * facing_hw), torch.zeros_like(z_hw)).to(torch.uint8)
+
+
+def _is_flying(z_m_hw: Tensor, K_33: Tensor, max_incidence_deg: float) -> Tensor:
+    """(h, w): pixels that mix the front and the back of an edge, and pixels without any neighbour.
+
+    Seen at incidence a, depth changes by z tan(a) / f from pixel to pixel. A pixel at the rim of a surface has
+    a small step to one of its sides, a flying one has large steps to both.
+    """
+    import torch
+
+    steepest = float(np.tan(np.radians(max_incidence_deg)))
+    steep_hw, alone_hw = torch.zeros_like(z_m_hw, dtype=torch.bool), torch.ones_like(z_m_hw, dtype=torch.bool)
+    for axis, focal_px in ((1, K_33[0, 0]), (0, K_33[1, 1])):
+        before_hw = z_m_hw.roll(1, axis)
+        step_hw = torch.where((before_hw > 0) & (z_m_hw > 0), (z_m_hw - before_hw).abs(), torch.inf)
+        smaller_hw = torch.minimum(step_hw, step_hw.roll(-1, axis))
+        steep_hw |= torch.isfinite(smaller_hw) & (smaller_hw > steepest * z_m_hw / focal_px)
+        alone_hw &= torch.isinf(smaller_hw)
+    return steep_hw | alone_hw
 
 
 def _choose_neighbours(i: int, poses: Poses, count: int) -> list[int]:
