@@ -24,7 +24,7 @@ def unproject(depth_m_bhw: Tensor, K_b33: Tensor) -> Tensor:
 
 
 def project(points_cam_m: Tensor, K_33: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (..., 2) and depth z (...) of camera points (..., 3). Points behind the camera have z <= 0 and no valid pixel."""
+    """Pixels (..., 2) and depth z (...) of camera points (..., 3). Behind the camera z <= 0 and the pixel says nothing."""
     import torch
 
     z_m = points_cam_m[..., 2]
@@ -50,7 +50,7 @@ def invert_pose(b_T_a_44: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def scaled_intrinsics(K_33: NDArray[np.float64], scale_x: float, scale_y: float) -> NDArray[np.float64]:
-    """Intrinsics of the same view at another resolution, one 3x3 or many. With pixel centres at integers the image's edge lies at -0.5."""
+    """Intrinsics, one 3x3 or many, of the same view at another resolution. The image's edge lies at -0.5."""
     scaled = np.array(K_33, dtype=np.float64, copy=True)
     scaled[..., 0, :] *= scale_x
     scaled[..., 1, :] *= scale_y

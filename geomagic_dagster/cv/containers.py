@@ -72,7 +72,9 @@ def decode_image(encoded: bytes, index: int = 0) -> NDArray[Any]:
         raise ImageUnreadable(index, "an empty file")
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise ImageUnreadable(index, f"{len(encoded)} bytes beginning with {encoded[:8]!r}, cut short or of another kind")
+        raise ImageUnreadable(
+            index, f"{len(encoded)} bytes beginning with {encoded[:8]!r}, cut short or of another kind"
+        )
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGB if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     return image
@@ -84,7 +86,9 @@ def encode_png(image: NDArray[Any]) -> bytes:
 
     ok, encoded = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])
     if not ok:
-        raise ValueError(f"encode_png: expected (h, w) or (h, w, 3) of uint8 or uint16; got {image.shape} {image.dtype}")
+        raise ValueError(
+            f"encode_png: expected (h, w) or (h, w, 3) of uint8 or uint16; got {image.shape} {image.dtype}"
+        )
     return encoded.tobytes()
 
 

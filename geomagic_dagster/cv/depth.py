@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 class DepthParams(Params):
     near_m: float = Field(0.1, ge=0, description="Ignore everything nearer than this.")
     far_m: float = Field(8.0, gt=0, description="Ignore everything beyond this.")
-    max_incidence_deg: float = Field(85.0, gt=45, lt=90, description="Remove surfaces seen at a flatter angle: flying pixels.")
-    tolerance_m: float = Field(0.03, gt=0, description="Two frames agree on a point at 1 m within this; in proportion beyond.")
-    neighbours: int = Field(4, ge=0, le=16, description="Compare each frame with this many others. 0: trust every frame alone.")
+    max_incidence_deg: float = Field(
+        85.0, gt=45, lt=90, description="Remove surfaces seen at a flatter angle: flying pixels."
+    )
+    tolerance_m: float = Field(
+        0.03, gt=0, description="Two frames agree on a point at 1 m within this; in proportion beyond."
+    )
+    neighbours: int = Field(
+        4, ge=0, le=16, description="Compare each frame with this many others. 0: trust every frame alone."
+    )
 
 
 @stage(
@@ -62,7 +68,9 @@ def depth(frames: Frames, poses: Poses, params: DepthParams = DepthParams()) -> 
 
     depth_m_bhw, confidence_255_bhw = scratch_array(shape_bhw, np.float32), scratch_array(shape_bhw, np.uint8)
     for i in progress(np.flatnonzero(poses.is_used_b), "depth maps compared"):
-        agree_hw, through_hw = _compare(i, _choose_neighbours(i, poses, params.neighbours), single_m_bhw, K_b33, poses, params)
+        agree_hw, through_hw = _compare(
+            i, _choose_neighbours(i, poses, params.neighbours), single_m_bhw, K_b33, poses, params
+        )
         keep_hw = ~((through_hw >= 2) & (through_hw > agree_hw)).cpu().numpy()
         # A point seen once may be right; one that two others confirm is.
         share_hw = (0.4 + 0.3 * agree_hw.clamp(max=2)).cpu().numpy() if params.neighbours else 1.0
@@ -127,7 +135,9 @@ def _clean_alone(
     # The viewing angle from a map without holes and with less noise: the mean of what is valid within 5 x 5.
     mean_hw, share_hw = box_blur(torch.stack((z_hw, valid_hw.to(z_hw)))[None], (5, 5))[0]
     normal_3hw = depth_to_normals((mean_hw / share_hw.clamp(min=0.01))[None, None], K_33[None])[0]
-    ray_3hw = torch.nn.functional.normalize(unproject(torch.ones_like(z_hw)[None], K_33[None])[0], dim=-1).permute(2, 0, 1)
+    ray_3hw = torch.nn.functional.normalize(unproject(torch.ones_like(z_hw)[None], K_33[None])[0], dim=-1).permute(
+        2, 0, 1
+    )
     facing_hw = (normal_3hw * ray_3hw).sum(0).clamp(0.25, 1.0)
     return z_hw, torch.where(valid_hw, torch.round(255 * trust_hw * facing_hw), torch.zeros_like(z_hw)).to(torch.uint8)
 
@@ -176,7 +186,9 @@ def _compare(
         x_hw, y_hw = pixel_hw2.round().long().unbind(-1)
         inside_hw = (z_i_hw > 0) & (z_hw > params.near_m) & (x_hw >= 0) & (x_hw < width) & (y_hw >= 0) & (y_hw < height)
         z_j_hw = torch.from_numpy(np.ascontiguousarray(depth_m_bhw[j])).to(K_b33.device)
-        seen_hw = torch.where(inside_hw, z_j_hw[y_hw.clamp(0, height - 1), x_hw.clamp(0, width - 1)], torch.zeros_like(z_hw))
+        seen_hw = torch.where(
+            inside_hw, z_j_hw[y_hw.clamp(0, height - 1), x_hw.clamp(0, width - 1)], torch.zeros_like(z_hw)
+        )
         tolerance_hw = params.tolerance_m * z_hw.clamp(min=1.0)
         agree_hw += (seen_hw > 0) & ((seen_hw - z_hw).abs() <= tolerance_hw)
         through_hw += (seen_hw > 0) & (seen_hw > z_hw + 3 * tolerance_hw)

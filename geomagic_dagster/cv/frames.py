@@ -7,6 +7,8 @@ when a sharper one nearby sees the same; a hole in the walk is worse than a soft
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,10 @@ def frames(scan: Scan, params: FramesParams = FramesParams()) -> Frames:
     n = len(recording)
     if n < 2:
         raise ScanRejected(
-            "frames", expected="a walk of at least 2 frames", received=f"{n}", do="Scan the room walking once around it."
+            "frames",
+            expected="a walk of at least 2 frames",
+            received=f"{n}",
+            do="Scan the room walking once around it.",
         )
     sharpness_n, brightness_n = _measure_images(recording)
     relative_n = sharpness_n / np.maximum(_median_of_neighbours(sharpness_n), 1e-6)
@@ -48,7 +53,9 @@ def frames(scan: Scan, params: FramesParams = FramesParams()) -> Frames:
         if not params.darkest <= brightness_n[i] <= params.brightest:
             kind = "dark" if brightness_n[i] < params.darkest else "bright"
             dropped[i] = f"too {kind}: mean brightness {brightness_n[i]:.3f}"
-    blurred = [i for i in np.argsort(relative_n, kind="stable") if relative_n[i] < params.blur_ratio and i not in dropped]
+    blurred = [
+        i for i in np.argsort(relative_n, kind="stable") if relative_n[i] < params.blur_ratio and i not in dropped
+    ]
     for i in (int(i) for i in blurred):
         if _seen_by_a_neighbour(scan, i, dropped):
             dropped[i] = f"blurred: {100 * relative_n[i]:.0f} % as sharp as its neighbours"
@@ -100,7 +107,7 @@ def preview_frames(frames: Frames) -> NDArray[np.uint8] | None:
         return None
     picks = np.linspace(0, len(frames.scan_frame_b) - 1, 9).round().astype(int)
     tiles = [cv2.resize(frames.recording.rgb[int(i)], (160, 120), interpolation=cv2.INTER_AREA) for i in picks]
-    return np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)])
+    return np.vstack([np.hstack(tiles[row : row + 3]) for row in (0, 3, 6)]).astype(np.uint8)
 
 
 def _measure_images(recording: Recording) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -114,12 +121,15 @@ def _measure_images(recording: Recording) -> tuple[NDArray[np.float64], NDArray[
 
     for i in progress(range(n), "frames measured"):
         grey_hw = cv2.cvtColor(recording.rgb[i], cv2.COLOR_RGB2GRAY)
-        small_hw = cv2.resize(grey_hw, (320, round(320 * grey_hw.shape[0] / grey_hw.shape[1])), interpolation=cv2.INTER_AREA)
+        small_hw = cv2.resize(
+            grey_hw, (320, round(320 * grey_hw.shape[0] / grey_hw.shape[1])), interpolation=cv2.INTER_AREA
+        )
         brightness_n[i] = small_hw.mean() / 255.0
         # A picture without any edge (a black frame, a bare wall) has no blur to measure: nan.
-        blur = blur_effect(small_hw) if small_hw.std() > 1.0 else np.nan
-        sharpness_n[i] = np.nan if np.isnan(blur) else 1.0 - blur
-    return np.where(np.isnan(sharpness_n), np.nanmedian([*sharpness_n, 0.5]), sharpness_n), brightness_n
+        blur: Any = blur_effect(small_hw) if small_hw.std() > 1.0 else np.nan
+        sharpness_n[i] = 1.0 - float(blur)
+    usual = float(np.nanmedian(np.append(sharpness_n, 0.5)))
+    return np.where(np.isnan(sharpness_n), usual, sharpness_n), brightness_n
 
 
 def _median_of_neighbours(value_n: NDArray[np.float64], reach: int = 7) -> NDArray[np.float64]:
@@ -149,7 +159,9 @@ def _seen_by_a_neighbour(scan: Scan, i: int, dropped: dict[int, str]) -> bool:
     return True
 
 
-def _drop_redundant(scan: Scan, sharpness_n: NDArray[np.float64], params: FramesParams, dropped: dict[int, str]) -> None:
+def _drop_redundant(
+    scan: Scan, sharpness_n: NDArray[np.float64], params: FramesParams, dropped: dict[int, str]
+) -> None:
     """Of frames that show the same view the sharpest stays. Without poses nothing is called redundant."""
     last: int | None = None
     for i in range(len(scan.recording)):

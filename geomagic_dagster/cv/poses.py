@@ -229,18 +229,18 @@ def _cut_jumps(
     cuts = {}
     for piece in waiting:
         difference_m = _disagreement_with_used(views, pose_b44, piece, is_used_b)
-        for i in piece:
-            cuts[int(frames.scan_frame_b[i])] = (
-                "jump: nothing else in the scan shows the same place"
-                if np.isnan(difference_m)
-                else f"jump: its depth lies {100 * difference_m:.0f} cm off the rest of the scan"
-            )
+        reason = "jump: nothing else in the scan shows the same place"
+        if not np.isnan(difference_m):
+            reason = f"jump: its depth lies {100 * difference_m:.0f} cm off the rest of the scan"
+        cuts.update({int(frames.scan_frame_b[i]): reason for i in piece})
     with_neighbours = np.stack([np.append(np.nan, pair_m), np.append(pair_m, np.nan)])
     disagreement_m_b = np.where(np.isnan(with_neighbours).all(0), np.nan, np.fmin(*with_neighbours))
     return is_used_b, disagreement_m_b, tuple(sorted(cuts.items()))
 
 
-def _disagreement_with_used(views: _Views, pose_b44: F64, piece: NDArray[np.int64], is_used_b: NDArray[np.bool_]) -> float:
+def _disagreement_with_used(
+    views: _Views, pose_b44: F64, piece: NDArray[np.int64], is_used_b: NDArray[np.bool_]
+) -> float:
     """Median disagreement in metres of a piece of the walk with used frames that look the same way; NaN without any."""
     used = np.flatnonzero(is_used_b)
     found = []
@@ -291,7 +291,7 @@ def _up_from_floor(views: _Views, scan_T_cam_b44: F64, is_used_b: NDArray[np.boo
 def _find_floor(
     views: _Views, world_T_cam_b44: F64, is_used_b: NDArray[np.bool_], params: PosesParams
 ) -> tuple[float | None, float | None]:
-    """(height in metres, tilt in degrees) of the lowest large horizontal surface below the camera; None, None without."""
+    """(height in metres, tilt in degrees) of the lowest large level surface below the camera; None, None without."""
     points_p3, normals_p3, area_p = views.points_and_normals(world_T_cam_b44, is_used_b)
     camera_z_m = float(np.median(world_T_cam_b44[is_used_b, 2, 3]))
     level_p = (normals_p3[:, 2] > np.cos(np.radians(params.floor_tilt_deg))) & (points_p3[:, 2] < camera_z_m - 0.2)

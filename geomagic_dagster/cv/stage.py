@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
+from pydantic import Field as pydantic_field
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,11 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def Field(default: Any, *, description: str, **limits: Any) -> Any:
+    """A setting: its default, a sentence for the launchpad, and its limits (gt, ge, lt, le)."""
+    return pydantic_field(default, description=description, **limits)
+
+
 def seconds(count: float) -> float:
     return float(count)
 
@@ -104,7 +110,7 @@ class Stage:
 
     @property
     def code_version(self) -> str:
-        """Version and a digest of the code behind it, so that an edit without a new version never reuses old results."""
+        """Version and a digest of the code behind it: an edit without a new version never reuses old results."""
         return f"{self.version}-{_code_sha256(self.function.__module__)[:12]}"
 
     def measure(self, result: Any) -> dict[str, float]:
@@ -147,14 +153,19 @@ def stage(
     def declare(function: Function) -> Function:
         place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
         if timeout <= 0:
-            raise StageError(f"{place}: expected a timeout above 0 s; got {timeout}. Write e.g. timeout=minutes(4).")
+            raise StageError(f"{place}: expected a timeout above 0 s; got {timeout}. Write timeout=minutes(4).")
         if retries < 0:
             raise StageError(f"{place}: expected retries of 0 or more; got {retries}.")
         for number, (low, high) in (expects or {}).items():
             if not low <= high:
                 raise StageError(f"{place}: expects[{number!r}] is ({low}, {high}); write the lower bound first.")
         function.__stage__ = dict(  # type: ignore[attr-defined]
-            version=version, timeout_s=timeout, retries=retries, gpu=gpu, memory_gb=memory_gb, owner=owner,
+            version=version,
+            timeout_s=timeout,
+            retries=retries,
+            gpu=gpu,
+            memory_gb=memory_gb,
+            owner=owner,
             expects=dict(expects or {}),
         )
         return function
@@ -187,9 +198,13 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
         raise StageError(f"{place}: no description; begin the file with a sentence in three double quotes.")
     declared: dict[str, Any] = function.__stage__  # type: ignore[attr-defined]
     return Stage(
-        name=name, function=function, description=description,
+        name=name,
+        function=function,
+        description=description,
         inputs=tuple(argument for argument in arguments if argument != "params"),
-        params=params, returns=hints["return"], **declared,
+        params=params,
+        returns=hints["return"],
+        **declared,
     )
 
 

@@ -1,0 +1,61 @@
+# Two commands: `make run` (a room scan becomes an AR package) and `make test`. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+PORT ?= 3000
+SCAN ?=
+BIN := .venv/bin
+# All that runs leave behind lies in .home: the store, the inbox, the packages and Dagster's own database.
+export GEOMAGIC_HOME ?= $(CURDIR)/.home
+export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
+
+.PHONY: help run ui test lint bench lock setup setup-dev setup-browser clean
+
+help:  ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
+
+run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
+	@$(BIN)/geomagic run $(if $(SCAN),"$(SCAN)")
+
+ui: setup  ## Dagster's webserver and daemon with the upload sensor on, at http://127.0.0.1:3000 (PORT=...)
+	@$(BIN)/geomagic ui --port $(PORT)
+
+test: setup-dev  ## run all tests
+	@$(BIN)/pytest
+
+lint: setup-dev  ## ruff, the type checker and the import contract
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+bench: setup-dev .venv/.bench  ## seconds and peak memory a stage; fusion next to Open3D
+	@$(BIN)/python -m bench
+
+setup: .venv/.run  ## make .venv with what `run` and `ui` need
+setup-dev: .venv/.dev  ## ... and what the tests need
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: expected Python 3.11 or newer; got $$($(PYTHON) --version 2>&1). Install one and say: make PYTHON=python3.12 run" >&2; exit 2; }
+	@echo "making .venv (once; a few minutes) ..."
+	@$(PYTHON) -m venv .venv
+
+.venv/.run: requirements.lock pyproject.toml | .venv/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@mkdir -p "$(GEOMAGIC_HOME)" && touch $@
+
+.venv/.dev: requirements-dev.lock .venv/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+.venv/.bench: requirements-bench.lock .venv/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-bench.lock
+	@touch $@
+
+setup-browser:  ## install Chromium for the browser tests where this machine can (Debian, as root)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no Chromium here and no way to install it: the browser tests will skip"
+
+lock:  ## pin every dependency anew (pip-tools, in a throwaway environment)
+	@bash deploy/lock.sh
+
+clean:  ## remove .venv and .home
+	@rm -rf .venv .home

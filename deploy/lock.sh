@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Pins every dependency: requirements.lock (run), requirements-dev.lock (run and tests), from pyproject.toml.
+# torch stays at its plain version: pip takes a CPU build where one is provided, the CUDA build elsewhere; what
+# the CUDA build needs is pinned exactly by torch itself.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+"${PYTHON:-python3}" -m venv "$tools"
+"$tools/bin/pip" install --quiet --disable-pip-version-check pip-tools
+options=(--quiet --strip-extras --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+  --no-emit-trusted-host --no-emit-options)
+"$tools/bin/pip-compile" "${options[@]}" --extra dev --output-file requirements-dev.lock pyproject.toml
+"$tools/bin/pip-compile" "${options[@]}" --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
+sed -i -E 's/^torch==([0-9.]+)\+.*/torch==\1/' requirements.lock requirements-dev.lock
