@@ -24,7 +24,7 @@ def unproject(depth_m_bhw: Tensor, K_b33: Tensor) -> Tensor:
 
 
 def project(points_cam_m: Tensor, K_33: Tensor) -> tuple[Tensor, Tensor]:
-    """Pixels (..., 2) and depth z (...) of camera points (..., 3). Behind the camera z <= 0 and the pixel says nothing."""
+    """Pixels (..., 2) and depth z (...) of camera points (..., 3). Behind the camera z <= 0 and no pixel is right."""
     import torch
 
     z_m = points_cam_m[..., 2]
@@ -67,5 +67,6 @@ def rotation_between(from_3: NDArray[np.float64], to_3: NDArray[np.float64]) -> 
         axis = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
         axis /= np.linalg.norm(axis)
         return 2.0 * np.outer(axis, axis) - np.eye(3)
-    skew = np.array([[0, -cross[2], cross[1]], [cross[2], 0, -cross[0]], [-cross[1], cross[0], 0]])
+    x, y, z = (float(v) for v in cross)
+    skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

@@ -55,7 +55,7 @@ def depth(frames: Frames, poses: Poses, params: DepthParams = DepthParams()) -> 
     K_b33 = torch.tensor(recording.K_depth_b33, dtype=torch.float32, device=device)
 
     single_m_bhw, trust_bhw = scratch_array(shape_bhw, np.float32), scratch_array(shape_bhw, np.uint8)
-    for i in progress(np.flatnonzero(poses.is_used_b), "depth maps cleaned"):
+    for i in progress(poses.used(), "depth maps cleaned"):
         depth_m_hw, trust_hw = _clean_alone(recording.depth_m_hw(i), recording.depth_confidence_hw(i), K_b33[i], params)
         single_m_bhw[i], trust_bhw[i] = depth_m_hw.cpu().numpy(), trust_hw.cpu().numpy()
     if not any(single.any() for single in single_m_bhw):
@@ -67,7 +67,7 @@ def depth(frames: Frames, poses: Poses, params: DepthParams = DepthParams()) -> 
         )
 
     depth_m_bhw, confidence_255_bhw = scratch_array(shape_bhw, np.float32), scratch_array(shape_bhw, np.uint8)
-    for i in progress(np.flatnonzero(poses.is_used_b), "depth maps compared"):
+    for i in progress(poses.used(), "depth maps compared"):
         agree_hw, through_hw = _compare(
             i, _choose_neighbours(i, poses, params.neighbours), single_m_bhw, K_b33, poses, params
         )

@@ -146,6 +146,10 @@ class Poses:
     cuts: tuple[tuple[int, str], ...]
     """(frame of the scan, why its pose was cut)."""
 
+    def used(self) -> list[int]:
+        """The frames that were not cut, as indices of rows here."""
+        return [int(i) for i in np.flatnonzero(self.is_used_b)]
+
 
 @dataclass(frozen=True, eq=False)
 class DepthMaps:
