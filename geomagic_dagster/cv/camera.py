@@ -66,7 +66,7 @@ def rotation_between(from_3: NDArray[np.float64], to_3: NDArray[np.float64]) -> 
     if cosine < -1.0 + 1e-12:  # opposite: half a turn about any axis at right angles
         axis = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
         axis /= np.linalg.norm(axis)
-        return 2.0 * np.outer(axis, axis) - np.eye(3)
+        return np.asarray(2.0 * np.outer(axis, axis) - np.eye(3), np.float64)
     x, y, z = (float(v) for v in cross)
     skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)
+    return np.asarray(np.eye(3) + skew + skew @ skew / (1.0 + cosine), np.float64)
