@@ -66,6 +66,10 @@ class Reading:
     """What was left out, or had to be assumed."""
     image_names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Where the images of "rgb", "depth" and "depth_confidence" lie in the upload, frame by frame."""
+    zup_R_file_33: F64 = field(default_factory=lambda: np.eye(3))
+    """How the reader turned the file's world; with the axes below, what the check needs to name a wrong convention."""
+    camera_axes: Literal["OpenCV", "OpenGL"] = "OpenCV"
+    """Of the format's poses, which the reader made OpenCV's."""
 
 
 def images(files: ScanFiles, names: Iterable[str]) -> EncodedImages:

@@ -127,9 +127,15 @@ def read(files: ScanFiles) -> Reading:
         distortion_5=manifest.distortion_5,
     )
     scan = Scan(
-        manifest.name, manifest.source_format, recording, pose_b44, manifest.is_metric, manifest.down_scan_3,
-        manifest.device, manifest.consent,
-    )  # fmt: skip
+        manifest.name,
+        manifest.source_format,
+        recording,
+        pose_b44,
+        manifest.is_metric,
+        manifest.down_scan_3,
+        manifest.device,
+        manifest.consent,
+    )
     return Reading(scan, tuple(remarks), names)
 
 
@@ -228,11 +234,14 @@ def _matrices(frames: Sequence[_Frame], key: str, shape: tuple[int, int], lost: 
         return None
     return np.array(
         [
-            np.array(matrix, np.float64) if matrix is not None
-            else np.full(shape, lost) if lost is not None else _missing(key, i)
+            np.array(matrix, np.float64)
+            if matrix is not None
+            else np.full(shape, lost)
+            if lost is not None
+            else _missing(key, i)
             for i, matrix in enumerate(given)
         ]
-    )  # fmt: skip
+    )
 
 
 def _missing(key: str, index: int) -> Any:

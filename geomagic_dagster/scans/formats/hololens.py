@@ -100,7 +100,7 @@ def read(files: ScanFiles) -> Reading:
         down_scan_3=(0.0, 0.0, -1.0),
         device="HoloLens",
     )
-    return Reading(scan, (*remarks, untimed("poses.txt")), names)
+    return Reading(scan, (*remarks, untimed("poses.txt")), names, zup_R_file_33=ZUP_R_YUP_33)
 
 
 def _in_folder(files: ScanFiles, folder: str) -> list[str]:

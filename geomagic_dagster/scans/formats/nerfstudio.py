@@ -111,7 +111,7 @@ def read(files: ScanFiles) -> Reading:
     scan = Scan(
         files.stem, NAME, recording, pose_b44 @ OPENGL_T_OPENCV_44, is_metric=bool(with_depth), down_scan_3=None
     )
-    return Reading(scan, (*remarks, untimed("transforms.json")), names)
+    return Reading(scan, (*remarks, untimed("transforms.json")), names, camera_axes="OpenGL")
 
 
 def _image_name(files: ScanFiles, frame: dict[str, Any]) -> str:
@@ -163,9 +163,10 @@ def _K(frame: dict[str, Any], w: int, h: int) -> F64:
 def _distortion(frames: list[dict[str, Any]]) -> tuple[float, ...]:
     lenses = {tuple(_number(frame, name, 0.0) for name in LENS) for frame in frames}
     fisheye = {
-        frame["place"] for frame in frames
+        frame["place"]
+        for frame in frames
         if frame.get("is_fisheye") or frame.get("camera_model") not in PINHOLE_MODELS or _number(frame, "k4", 0.0) != 0
-    }  # fmt: skip
+    }
     if fisheye:
         raise ScanRejected(
             min(fisheye),

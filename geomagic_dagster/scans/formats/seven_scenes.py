@@ -58,9 +58,10 @@ def read(files: ScanFiles) -> Reading:
     has_depth = any(depth in files for _, depth, _ in frames)
     has_poses = any(pose in files for _, _, pose in frames)
     whole = [
-        i for i, (_, depth, pose) in enumerate(frames)
+        i
+        for i, (_, depth, pose) in enumerate(frames)
         if (depth in files or not has_depth) and (pose in files or not has_poses)
-    ]  # fmt: skip
+    ]
     partial = [frames[i][0] for i in sorted(set(range(len(frames))) - set(whole))]
     remarks = left_out(
         partial,
@@ -126,7 +127,7 @@ def read(files: ScanFiles) -> Reading:
     )
     down_3 = _down(files, folder)
     scan = Scan(files.stem, NAME, recording, pose_b44, is_metric=True, down_scan_3=down_3, device="Kinect")
-    return Reading(scan, tuple(remarks), names)
+    return Reading(scan, tuple(remarks), names, zup_R_file_33=ZUP_R_YDOWN_33)
 
 
 def _beside(name: str, folder: str, files: ScanFiles) -> str | None:
