@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.camera import invert_pose
 from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Scan
+from geomagic_dagster.scans.agreement import DEPTH_FACTORS, centimetres, poses_against_depth
 from geomagic_dagster.scans.files import UPLOAD_AGAIN
-from geomagic_dagster.scans.formats import F64, OPENGL_T_OPENCV_44, Finding, Reading, shortened
+from geomagic_dagster.scans.formats import F64, Finding, Reading, shortened
 from geomagic_dagster.scans.images import ImageHeader, image_header, what_it_is
 from geomagic_dagster.scans.reader import read_all
 
@@ -46,24 +46,10 @@ ROOM_DEPTH_M = (0.5, 6.0)
 """Between these lies the median depth of a walk through a room; commonly 1 to 5 m."""
 POSSIBLE_DEPTH_M = (0.15, 15.0)
 """Outside these it is the unit that is wrong, not the room."""
-DEPTH_FACTORS = (1000.0, 1e-3, 100.0, 0.01, 10.0, 0.1, 5.0, 0.2, 4.0, 0.25, 6.5535, 1 / 6.5535)
-"""Between the units that depth is stored in: metres, centimetres, millimetres, 1/5000, 1/4000, 1/6553.5 m."""
+MAX_PIXELS = 2**27
+"""134 megapixels; no phone takes more, and a few bytes of PNG can claim a billion."""
 MIN_COVERAGE = 0.05
 """Of a depth image; below, a frame sees next to nothing."""
-
-PAIRS = 24
-PAIR_POINTS = 4000
-PAIR_DEGREES = 15.0
-"""Frames are compared with one turned by about this: enough for a wrong convention to show, and they overlap."""
-PAIR_FRAMES = 30
-MIN_OVERLAP = 0.1
-"""Of one frame's points that have to fall on depth of the other."""
-AGREEMENT = 0.03
-"""Median disagreement as a fraction of depth: 6 cm at 2 m. A HoloLens has 0.3 per cent, a Kinect 1."""
-DISAGREEMENT = 0.1
-"""Beyond, nothing that is built from these poses is true to scale."""
-CLEARLY_BETTER = 0.4
-"""Another convention is named when its disagreement is below this part of the given one's."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +140,7 @@ def _facts(report: ScanReport) -> Iterator[tuple[str, str]]:
     if report.median_depth_m is not None:
         yield "depth", f"median {report.median_depth_m:.3g} m, {report.depth_coverage:.0%} of the pixels"
     if report.disagreement_m is not None:
-        yield "agreement", f"neighbouring frames {_centimetres(report.disagreement_m)} apart (median)"
+        yield "agreement", f"neighbouring frames {centimetres(report.disagreement_m)} apart (median)"
     yield "gravity", "given by the device" if report.has_gravity else "not given (the floor has to tell)"
     yield "consent", str(report.consent)
 
@@ -166,13 +152,15 @@ def _check(reading: Reading) -> ScanReport:
     scan, recording = reading.scan, reading.scan.recording
     findings = list(reading.remarks)
     findings += _parts(scan)
-    findings += _times(recording.timestamp_s_b)
-    findings += _pose_matrices(scan.scan_T_cam_b44)
+    name_of = _frame_names(reading)
+    findings += _times(recording.timestamp_s_b, name_of)
+    findings += _pose_matrices(scan.scan_T_cam_b44, name_of)
     looked = {kind: _Images(kind, sequence, reading) for kind, sequence in _sequences(scan).items()}
     for images in looked.values():
         findings += images.findings
-    for kind, K_b33 in (("rgb", recording.K_rgb_b33), ("depth", recording.K_depth_b33)):
-        if kind in looked and K_b33 is not None:
+    intrinsics: dict[Kind, F64 | None] = {"rgb": recording.K_rgb_b33, "depth": recording.K_depth_b33}
+    for kind, K_b33 in intrinsics.items():
+        if kind in looked:
             findings += _intrinsics(kind, K_b33, looked[kind].size_wh)
     depth = looked.get("depth")
     if depth is not None:
@@ -181,10 +169,10 @@ def _check(reading: Reading) -> ScanReport:
 
     disagreement_m = None
     if not any(finding.severity == "error" for finding in findings):
-        found, disagreement_m = _poses_against_depth(reading)
+        found, disagreement_m = poses_against_depth(reading)
         findings += found
-    way_b3 = scan.scan_T_cam_b44[:, :3, 3] if scan.scan_T_cam_b44 is not None else None
-    has_way = way_b3 is not None and bool(np.isfinite(way_b3).all())
+    pose_b44 = scan.scan_T_cam_b44
+    way_b3 = pose_b44[:, :3, 3] if pose_b44 is not None and np.isfinite(pose_b44).all() else None
     return ScanReport(
         name=scan.name,
         findings=tuple(sorted(findings, key=lambda finding: ("error", "warning", "note").index(finding.severity))),
@@ -193,8 +181,8 @@ def _check(reading: Reading) -> ScanReport:
         rgb_wh=looked["rgb"].size_wh if "rgb" in looked else None,
         depth_wh=depth.size_wh if depth else None,
         duration_s=float(np.ptp(recording.timestamp_s_b)) if len(recording) else 0.0,
-        path_m=float(np.linalg.norm(np.diff(way_b3, axis=0), axis=1).sum()) if has_way else None,
-        extent_m_3=tuple(np.ptp(way_b3, axis=0).tolist()) if has_way else None,
+        path_m=float(np.linalg.norm(np.diff(way_b3, axis=0), axis=1).sum()) if way_b3 is not None else None,
+        extent_m_3=tuple(np.ptp(way_b3, axis=0).tolist()) if way_b3 is not None else None,
         median_depth_m=depth.median_units * recording.metres_per_depth_unit if depth and depth.median_units else None,
         depth_coverage=depth.coverage if depth else None,
         disagreement_m=disagreement_m,
@@ -237,35 +225,44 @@ def _parts(scan: Scan) -> Iterator[Finding]:
             "Scan again: walk once around the room while the phone records.",
         )
     counted = {WORDS[kind]: len(sequence) for kind, sequence in _sequences(scan).items()}
-    counted |= {"poses": len(scan.scan_T_cam_b44)} if scan.scan_T_cam_b44 is not None else {}
+    matrices = {"poses": scan.scan_T_cam_b44, "K of colour": recording.K_rgb_b33, "K of depth": recording.K_depth_b33}
+    counted |= {what: len(each) for what, each in matrices.items() if each is not None}
     if any(count != frames for count in counted.values()):
         yield Finding(
             "error",
             "frames",
             f"{frames} of each",
-            ", ".join(f"{n} {what}" for what, n in counted.items()),
+            ", ".join(f"{count} {what}" for what, count in counted.items()),
             UPLOAD_AGAIN,
         )
 
 
-def _times(timestamp_s_b: F64) -> Iterator[Finding]:
+def _frame_names(reading: Reading) -> Callable[[int], str]:
+    """Names a frame by its number and, where it came from files, its image."""
+    names = reading.image_names.get("rgb") or reading.image_names.get("depth")
+    return lambda i: f"frame {i} ({names[i]})" if names else f"frame {i}"
+
+
+def _times(timestamp_s_b: F64, name_of: Callable[[int], str]) -> Iterator[Finding]:
     if not np.isfinite(timestamp_s_b).all():
         frame = int(np.flatnonzero(~np.isfinite(timestamp_s_b))[0])
-        yield Finding("error", f"time of frame {frame}", "a number of seconds", f"{timestamp_s_b[frame]}", UPLOAD_AGAIN)
+        yield Finding(
+            "error", f"time of {name_of(frame)}", "a number of seconds", f"{timestamp_s_b[frame]}", UPLOAD_AGAIN
+        )
         return
     backwards = np.flatnonzero(np.diff(timestamp_s_b) <= 0)
     if len(backwards):
         i = int(backwards[0])
         yield Finding(
             "error",
-            f"time of frame {i + 1}",
+            f"time of {name_of(i + 1)}",
             f"later than frame {i}, at {timestamp_s_b[i]:.6f} s",
             f"{timestamp_s_b[i + 1]:.6f} s; time does not rise at {_count(len(backwards), 'frame')}",
             "Put the frames in the order in which they were taken, each once, and upload again.",
         )
 
 
-def _pose_matrices(pose_b44: F64 | None) -> Iterator[Finding]:
+def _pose_matrices(pose_b44: F64 | None, name_of: Callable[[int], str]) -> Iterator[Finding]:
     """Rigid motions: finite, last row 0 0 0 1, rotation orthonormal with det +1. Hartley & Zisserman, 2.4 and 6.1."""
     if pose_b44 is None:
         return
@@ -273,11 +270,10 @@ def _pose_matrices(pose_b44: F64 | None) -> Iterator[Finding]:
 
     def first(bad_b: NDArray[np.bool_], says: Callable[[int], str], do: str = do) -> Finding:
         i = int(np.flatnonzero(bad_b)[0])
-        return Finding(
-            "error", f"pose of frame {i}", expected, f"{says(i)}; {int(bad_b.sum())} of {len(bad_b)} poses", do
-        )
+        received = f"{says(i)}; {int(bad_b.sum())} of {len(bad_b)} poses"
+        return Finding("error", f"pose of {name_of(i)}", expected, received, do)
 
-    infinite_b = ~np.isfinite(pose_b44).all(axis=(1, 2))
+    infinite_b: NDArray[np.bool_] = np.array(~np.isfinite(pose_b44).all(axis=(1, 2)))
     if infinite_b.any():
         yield first(infinite_b, lambda i: "NaN or infinity")
         return
@@ -288,7 +284,7 @@ def _pose_matrices(pose_b44: F64 | None) -> Iterator[Finding]:
         else:
             yield first(last_row_b, lambda i: f"the last row {pose_b44[i, 3].tolist()}")
         return
-    R_b33 = pose_b44[:, :3, :3]
+    R_b33 = pose_b44[:, :3, :3].clip(-1e3, 1e3)  # beyond, it is no rotation anyhow
     det_b = np.linalg.det(R_b33)
     unorthonormal_b = np.abs(np.swapaxes(R_b33, 1, 2) @ R_b33 - np.eye(3)).max(axis=(1, 2)) > ROTATION_TOLERANCE
     mirrored_b = ~unorthonormal_b & (det_b < 0)
@@ -302,9 +298,12 @@ def _pose_matrices(pose_b44: F64 | None) -> Iterator[Finding]:
         )
 
 
-def _intrinsics(kind: str, K_b33: F64, size_wh: tuple[int, int] | None) -> Iterator[Finding]:
+def _intrinsics(kind: Kind, K_b33: F64 | None, size_wh: tuple[int, int] | None) -> Iterator[Finding]:
     place, again = f"K of the {WORDS[kind]} images", "Export the camera's intrinsics again."
     expected = "fx 0 cx, 0 fy cy, 0 0 1 in pixels, fx and fy above 0"
+    if K_b33 is None:
+        yield Finding("error", place, expected, "none", again)
+        return
     bad_b = ~np.isfinite(K_b33).all(axis=(1, 2)) | (np.abs(K_b33[:, 2] - [0, 0, 1]).max(axis=1) > 1e-6)
     bad_b |= (K_b33[:, 0, 0] <= 0) | (K_b33[:, 1, 1] <= 0)
     if bad_b.any():
@@ -315,9 +314,8 @@ def _intrinsics(kind: str, K_b33: F64, size_wh: tuple[int, int] | None) -> Itera
     size = np.array(size_wh)
     is_of = f"one for {size[0]}x{size[1]}"
     focal_b2, centre_b2 = K_b33[:, [0, 1], [0, 1]], K_b33[:, :2, 2]
-    ratio_2 = np.median(
-        (2 * centre_b2 + 1) / size, axis=0
-    )  # 1 where K is for this size and the lens sits in the middle
+    # 1 where K is for this size and the lens sits in the middle
+    ratio_2 = np.median((2 * centre_b2 + 1) / size, axis=0)
     if (np.abs(ratio_2 - 1) > OFF_CENTRE).all() and abs(ratio_2[0] / ratio_2[1] - 1) < OFF_CENTRE:
         factor, other = float(np.sqrt(ratio_2.prod())), np.rint(np.median(2 * centre_b2 + 1, axis=0)).astype(int)
         yield Finding(
@@ -423,6 +421,8 @@ def _look(kind: Kind, sequence: EncodedImages, index: int, invalid_units: Sequen
     header = image_header(encoded)
     if header is None or (header.kind == "PNG" and b"IEND" not in encoded[-1024:]):
         return _Look(None, what_it_is(encoded))
+    if header.width * header.height > MAX_PIXELS:
+        return _Look(None, f"a {header.kind} that claims {header.width}x{header.height} pixels")
     if kind == "rgb":
         if header.channels not in (3, 4) or header.bits > 8:
             return _Look(None, f"a {header.kind} of {_count(header.channels, 'channel')} of {header.bits} bits")
@@ -454,25 +454,17 @@ def _depth_values(scan: Scan, depth: _Images) -> Iterator[Finding]:
     if not looks:
         return
     zeros, saturated = (float(np.mean([getattr(look, what) for look in looks])) for what in ("zeros", "saturated"))
-    if zeros > 0.999 or saturated > 0.5:
+    is_undeclared = 65535 not in recording.invalid_depth_units
+    if not depth.coverage or (is_undeclared and saturated > 0.5):
         yield Finding(
             "error",
             "depth values",
             "distances to what the camera sees",
-            "0 everywhere" if zeros > 0.999 else f"65535 (no depth) in {saturated:.0%} of the pixels",
+            f"65535 (no depth) in {saturated:.0%} of the pixels, 0 in {zeros:.0%}",
             "Export the depth again; this one is empty.",
         )
         return
-    if not depth.coverage:
-        yield Finding(
-            "error",
-            "depth values",
-            "distances to what the camera sees",
-            "no valid depth in any frame",
-            "Export the depth again; this one is empty.",
-        )
-        return
-    if saturated > 0.001 and 65535 not in recording.invalid_depth_units:
+    if is_undeclared and saturated > 0.001:
         yield Finding(
             "warning",
             "depth values",
@@ -531,169 +523,21 @@ def _gravity(scan: Scan) -> Iterator[Finding]:
         )
 
 
-# --- poses against depth --------------------------------------------------------------------------
-
-
-class _Convention(NamedTuple):
-    """A way in which the poses of a file may be meant."""
-
-    is_inverted: bool
-    camera_axes: Literal["OpenCV", "OpenGL"]
-    is_millimetres: bool
-    zup_R_file_33: F64
-
-    def words(self) -> str:
-        return ", ".join(
-            [
-                "world-to-camera (inverted)" if self.is_inverted else "camera-to-world",
-                f"{self.camera_axes} camera axes",
-                "millimetres" if self.is_millimetres else "metres",
-            ]
-        )
-
-    def poses(self, file_b44: F64) -> F64:
-        pose_b44 = file_b44.copy()
-        if self.is_millimetres:
-            pose_b44[:, :3, 3] /= 1000
-        if self.is_inverted:
-            pose_b44 = invert_pose(pose_b44)
-        return pose_b44 @ OPENGL_T_OPENCV_44 if self.camera_axes == "OpenGL" else pose_b44
-
-    def mend(self, promised: _Convention) -> str:
-        steps = []
-        if self.is_inverted:
-            steps.append("invert each pose matrix")
-        if self.camera_axes != promised.camera_axes:
-            steps.append("negate the second and third column of each camera-to-world matrix")
-        if self.is_millimetres:
-            steps.append("divide the translations by 1000")
-        return f"In the export, {', '.join(steps)}; then upload again."
-
-
-class _Pair(NamedTuple):
-    """Depth of one frame as points, and the depth image of another, to be compared under many poses."""
-
-    a: int
-    b: int
-    points_a_m_3n: F64
-    depth_b_m_hw: NDArray[np.float32]
-    K_b_33: F64
-
-    def disagreement(self, a_pose_44: F64, b_pose_44: F64, depth_factor: float = 1.0) -> tuple[float, float]:
-        """Median |z of a's points in b - depth of b|, in metres and as a fraction of z; infinite without overlap."""
-        points_a = self.points_a_m_3n * depth_factor
-        b_T_a_44 = invert_pose(b_pose_44) @ a_pose_44
-        x, y, z = b_T_a_44[:3, :3] @ points_a + b_T_a_44[:3, 3:]
-        in_front = z > 1e-3 * depth_factor
-        x, y, z = x[in_front], y[in_front], z[in_front]
-        height, width = self.depth_b_m_hw.shape
-        K = self.K_b_33
-        u, v = np.rint(x / z * K[0, 0] + K[0, 2]), np.rint(y / z * K[1, 1] + K[1, 2])
-        inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
-        z, seen = z[inside], self.depth_b_m_hw[v[inside].astype(int), u[inside].astype(int)] * depth_factor
-        z, seen = z[seen > 0], seen[seen > 0]
-        if len(z) < MIN_OVERLAP * points_a.shape[1] or not len(z):
-            return np.inf, np.inf
-        apart = np.abs(z - seen)
-        return float(np.median(apart)), float(np.median(apart / seen))
-
-
-def _poses_against_depth(reading: Reading) -> tuple[list[Finding], float | None]:
-    """Findings, and the median disagreement in metres as the scan is."""
-    scan = reading.scan
-    given_b44 = scan.scan_T_cam_b44
-    assert given_b44 is not None  # else there is an error already
-    pairs = list(_pairs(scan))
-    if not pairs:
-        return [], None
-
-    def fit(pose_b44: F64, depth_factor: float = 1.0) -> tuple[float, float]:
-        each = np.array([pair.disagreement(pose_b44[pair.a], pose_b44[pair.b], depth_factor) for pair in pairs])
-        metres, fraction = np.median(each, axis=0).tolist()
-        return metres, fraction
-
-    apart_m, fraction = fit(given_b44)
-    measured = apart_m if np.isfinite(apart_m) else None
-    if fraction <= AGREEMENT:
-        return [], measured
-    received = f"{_centimetres(apart_m)} apart" if measured is not None else "frames that do not meet"
-    promised = _Convention(False, reading.camera_axes, False, reading.zup_R_file_33)
-    expected = f"neighbouring frames that agree to a few centimetres, with poses {promised.words()}"
-
-    conventions = [(*fit(each.poses(file_b44)), each) for each, file_b44 in _conventions(reading, given_b44)]
-    factors = [(*fit(given_b44, each), each) for each in DEPTH_FACTORS]
-    best_m, best_fraction, best = min([*conventions, *factors], key=lambda each: each[1])
-    if best_fraction <= min(AGREEMENT, CLEARLY_BETTER * fraction):
-        if isinstance(best, _Convention):
-            place, do = "poses", f"The poses are {best.words()}. {best.mend(promised)}"
-            received += f"; taken as {best.words()} they are {_centimetres(best_m)} apart"
-        else:
-            place, do = "depth and poses", f"Store both in metres: their units differ by a factor of {best:.4g}."
-            received += f"; with depth {best:.4g} times as large they are {_centimetres(best_m)} apart"
-        return [Finding("error", place, expected, received, do)], measured
-    if measured is None:
-        do = "Walk slowly, so that each view shows much of the last one, and scan again."
-        received = "frames without overlap, under any known convention of poses"
-        return [Finding("error", "poses", "neighbouring frames that see the same surfaces", received, do)], measured
-    severity = "error" if fraction > DISAGREEMENT else "warning"
-    received += f" ({fraction:.0%} of the depth), and no other known convention of poses fits"
-    do = "Look at K, the times and the poses of the export; if tracking was poor, scan again, slowly, in good light."
-    return [Finding(severity, "poses", expected, received, do)], measured
-
-
-def _conventions(reading: Reading, given_b44: F64) -> Iterator[tuple[_Convention, F64]]:
-    """Every way to take the poses, with the poses as they stood in the file.
-
-    Turning the world does not change how frames meet, unless the poses were inverted: then what the reader
-    turned was the camera. So inverted poses are tried as the file had them, and as the scan has them.
-    """
-    untilted, unflipped = np.eye(3), given_b44
-    if reading.camera_axes == "OpenGL":
-        unflipped = given_b44 @ OPENGL_T_OPENCV_44
-    file_44 = np.eye(4)
-    file_44[:3, :3] = reading.zup_R_file_33.T
-    for is_millimetres in (False, True):
-        for axes in ("OpenCV", "OpenGL"):
-            yield _Convention(False, axes, is_millimetres, untilted), unflipped
-            yield _Convention(True, axes, is_millimetres, untilted), unflipped
-            if not np.array_equal(file_44, np.eye(4)):
-                yield _Convention(True, axes, is_millimetres, reading.zup_R_file_33), file_44 @ unflipped
-
-
-def _pairs(scan: Scan) -> Iterator[_Pair]:
-    """Up to PAIRS pairs of neighbouring frames over the whole walk, each turned against the other as far as is good."""
-    recording, pose_b44 = scan.recording, scan.scan_T_cam_b44
-    assert recording.K_depth_b33 is not None and pose_b44 is not None
-    last = len(recording) - 1
-    for a in np.unique(np.linspace(0, last - 1, min(PAIRS, last)).astype(int)).tolist():
-        ahead = pose_b44[a + 1 : a + 1 + PAIR_FRAMES, :3, :3]
-        # the angle between two frames is the same under every convention, so this choice favours none
-        cosine = (np.einsum("ij,bij->b", pose_b44[a, :3, :3], ahead) - 1) / 2
-        too_far = np.flatnonzero(cosine < np.cos(np.radians(PAIR_DEGREES)))
-        b = a + max(1, int(too_far[0]) if len(too_far) else len(ahead))
-        depth_m_hw, K = recording.depth_m_hw(a), recording.K_depth_b33[a]
-        step = max(1, int(np.sqrt(depth_m_hw.size / PAIR_POINTS)))
-        y, x = np.mgrid[0 : depth_m_hw.shape[0] : step, 0 : depth_m_hw.shape[1] : step].reshape(2, -1)
-        z = depth_m_hw[y, x].astype(np.float64)
-        x, y, z = x[z > 0], y[z > 0], z[z > 0]
-        points_3n = np.stack([(x - K[0, 2]) / K[0, 0] * z, (y - K[1, 2]) / K[1, 1] * z, z])
-        yield _Pair(a, b, points_3n, recording.depth_m_hw(b), recording.K_depth_b33[b])
-
-
 # --- words ----------------------------------------------------------------------------------------
 
 
 def _sequences(scan: Scan) -> dict[Kind, EncodedImages]:
-    found = {kind: getattr(scan.recording, kind) for kind in WORDS}
+    recording = scan.recording
+    found: dict[Kind, EncodedImages | None] = {
+        "rgb": recording.rgb,
+        "depth": recording.depth,
+        "depth_confidence": recording.depth_confidence,
+    }
     return {kind: sequence for kind, sequence in found.items() if sequence is not None}
 
 
 def _error_of(rejected: ScanRejected) -> Finding:
     return Finding("error", rejected.place, rejected.expected, rejected.received, rejected.do)
-
-
-def _centimetres(metres: float) -> str:
-    return f"{100 * metres:.1f} cm"
 
 
 def _count(number: int, what: str) -> str:

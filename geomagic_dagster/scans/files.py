@@ -46,6 +46,7 @@ ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipf
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|r3d|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 PACK_AGAIN = "Pack the scan again from its folder, as an ordinary zip, and upload that."
+ALLOW = "Give this user the right to read it (chmod -R u+rX)."
 UPLOAD_AGAIN = "Upload it again, and wait until the upload has ended."
 
 
@@ -79,7 +80,7 @@ class ScanFiles:
                 self.path.name,
                 "a scan that may be read",
                 f"{error.strerror}: {error.filename}",
-                "Give this user the right to read it (chmod -R u+rX).",
+                ALLOW,
             )
         self.kind = kind
         """"folder", "zip" or "tar"."""
@@ -142,6 +143,8 @@ class ScanFiles:
                     opened.read(1)  # an archive compares its checksum only when its end is reached
         except (*DAMAGE, NotImplementedError) as error:
             _reject(name, f"{file.size} whole bytes", f"a damaged or cut file ({error})", UPLOAD_AGAIN)
+        except PermissionError as error:
+            _reject(name, "a file that may be read", str(error.strerror), ALLOW)
         except FileNotFoundError:
             _reject(
                 name,

@@ -192,7 +192,7 @@ def tracked_frames(pose_b44: F64, names: Sequence[str], place: str) -> tuple[NDA
 
     Raises: ScanRejected when no frame has a pose.
     """
-    is_tracked_b = np.isfinite(pose_b44).all(axis=(1, 2))
+    is_tracked_b = np.array(np.isfinite(pose_b44).all(axis=(1, 2)))
     if not is_tracked_b.any():
         raise ScanRejected(
             place,
@@ -221,6 +221,11 @@ def shortened(names: Sequence[str]) -> str:
     """The first few names, and how many more."""
     more = len(names) - SHOWN
     return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def evenly_spaced_s(index_b: NDArray[np.int64]) -> F64:
+    """Times (b,) for frames of a format that has none."""
+    return np.asarray(index_b, np.float64) * UNTIMED_S
 
 
 def untimed(place: str) -> Finding:

@@ -16,9 +16,9 @@ from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
 from geomagic_dagster.scans.files import ScanFiles
 from geomagic_dagster.scans.formats import (
-    UNTIMED_S,
     ZUP_R_YUP_33,
     Reading,
+    evenly_spaced_s,
     image_size_wh,
     images,
     left_out,
@@ -87,7 +87,7 @@ def read(files: ScanFiles) -> Reading:
         rgb=images(files, names["rgb"]),
         depth=images(files, names["depth"]) if depth_by_stem else None,
         depth_confidence=None,
-        timestamp_s_b=index * UNTIMED_S,
+        timestamp_s_b=evenly_spaced_s(index),
         K_rgb_b33=K_b33,
         K_depth_b33=K_depth_b33,
     )
