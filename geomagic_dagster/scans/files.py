@@ -208,6 +208,8 @@ class _Listing:
         if _is_ignored(name):
             return
         name = _composed(str(PurePosixPath(name)))
+        if name == ".":
+            _reject(self._path.name, "files that have names", "one without", PACK_AGAIN)
         if name in self.files:
             _reject(name, "each name once", "two files of this name", PACK_AGAIN)
         self.files[name] = _File(size, opener)
@@ -300,7 +302,7 @@ def _of_zip(path: Path) -> dict[str, _File]:
     for entry in archive.infolist():
         name = _zip_name(entry)
         listing.safe(name)
-        if entry.is_dir():
+        if name.endswith("/"):
             continue
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
