@@ -1,0 +1,50 @@
+"""What Dagster shows of an artefact: its numbers, settings, cost, and a small picture.
+
+Belongs here: the one dict of metadata that assets and ops share. Does not belong here: measuring and
+drawing (the stage's own file does both).
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from dagster import MetadataValue
+from numpy.typing import NDArray
+
+from geomagic_dagster.resources.reuse import Made
+
+THUMBNAIL_PX = 320
+"""Longest side: pictures live in the event log."""
+
+
+def shown(made: Made, picture_rgb_hw3: NDArray[Any] | None, out_of_range: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Metadata of a materialization or an op's output. Numbers are floats, so that Dagster plots them."""
+    artefact, outcome = made.artefact, made.outcome
+    metadata: dict[str, Any] = {name: MetadataValue.float(number) for name, number in artefact.numbers.items()}
+    metadata |= {
+        "settings": MetadataValue.json(artefact.settings),
+        "identity": MetadataValue.text(artefact.identity),
+        "reused": MetadataValue.bool(outcome is None),
+    }
+    if outcome is not None:  # the cost of not computing is no number to plot
+        metadata["seconds"] = MetadataValue.float(outcome.seconds)
+        metadata["peak_memory_mb"] = MetadataValue.float(outcome.peak_memory_mb)
+    if out_of_range:
+        metadata["out_of_range"] = MetadataValue.text("\n".join(out_of_range))
+    if picture_rgb_hw3 is not None:
+        metadata["thumbnail"] = MetadataValue.md(thumbnail_md(artefact.stage, picture_rgb_hw3))
+    return metadata
+
+
+def thumbnail_md(title: str, rgb_hw3: NDArray[Any]) -> str:
+    """A picture of at most 320 pixels as Markdown that holds its JPEG."""
+    import cv2
+
+    from geomagic_dagster.cv.containers import encode_jpeg
+
+    height, width = rgb_hw3.shape[:2]
+    scale = min(1.0, THUMBNAIL_PX / max(height, width))
+    size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(rgb_hw3, size_wh, interpolation=cv2.INTER_AREA) if scale < 1.0 else rgb_hw3
+    return f"![{title}](data:image/jpeg;base64,{base64.b64encode(encode_jpeg(small, quality=80)).decode()})"

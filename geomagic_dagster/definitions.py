@@ -1,0 +1,67 @@
+"""Assembles the code location of this release; the only reader of the environment.
+
+Belongs here: which assets, jobs, sensors and resources there are, and where GEOMAGIC_* say that everything
+lies. Does not belong here: anything that does something. Loading it imports neither torch nor OpenCV: an idle
+code location stays small and answers at once.
+
+    GEOMAGIC_HOME        everything that is not said to be elsewhere lies below it (default: .home)
+    GEOMAGIC_RELEASE     the name of this release (default: latest)
+    GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
+    GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
+    GEOMAGIC_DEVICE      where tensors live (default: CUDA where there is one)
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dagster import Definitions
+
+from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
+from geomagic_dagster.assets.stages import stage_assets
+from geomagic_dagster.cv.stage import Stage, find_stages
+from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
+from geomagic_dagster.jobs.process_scan import process_scan_job, step_processes
+from geomagic_dagster.jobs.upload_sensor import upload_sensor
+from geomagic_dagster.resources.io_manager import ArtefactIOManager
+from geomagic_dagster.resources.places import Places
+
+VARIABLES = {
+    "GEOMAGIC_STORE": "store_url",
+    "GEOMAGIC_CACHE": "cache",
+    "GEOMAGIC_INBOX": "inbox",
+    "GEOMAGIC_DONE": "done",
+    "GEOMAGIC_QUARANTINE": "quarantine",
+    "GEOMAGIC_PACKAGES": "packages",
+    "GEOMAGIC_CORPUS": "corpus",
+    "GEOMAGIC_DEVICE": "device",
+}
+
+
+def places_from(environment: Mapping[str, str]) -> Places:
+    """The places that the environment names; folders become absolute, since steps run in other processes."""
+    home = Path(environment.get("GEOMAGIC_HOME") or ".home").expanduser().absolute()
+    said = {field: environment[variable] for variable, field in VARIABLES.items() if environment.get(variable)}
+    folders = {name: said[name] for name in said if name not in ("device",) and "://" not in said[name]}
+    return Places.in_home(
+        home, **said | {name: str(Path(path).expanduser().absolute()) for name, path in folders.items()}
+    )
+
+
+def release_from(environment: Mapping[str, str]) -> str:
+    return environment.get("GEOMAGIC_RELEASE") or "latest"
+
+
+def build_definitions(stages: Sequence[Stage], places: Places, release: str) -> Definitions:
+    """Everything of Dagster for these stages."""
+    job = process_scan_job(stages, release)
+    return Definitions(
+        assets=[corpus_scan_asset(release), *stage_assets(stages, release)],
+        jobs=[job],
+        sensors=[upload_sensor(job, release), corpus_sensor()],
+        resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
+        executor=step_processes(),
+    )
+
+
+defs = build_definitions(find_stages(), places_from(os.environ), release_from(os.environ))

@@ -1,0 +1,16 @@
+"""When a passing failure is tried again.
+
+Belongs here: Dagster's retry policy for a number of retries. Does not belong here: which failures pass
+(failures.py). Retries of whole runs whose process died are set in dagster.yaml.
+"""
+
+from __future__ import annotations
+
+from dagster import Backoff, Jitter, RetryPolicy
+
+FIRST_DELAY_S = 2.0
+
+
+def retry_policy(retries: int, first_delay_s: float = FIRST_DELAY_S) -> RetryPolicy:
+    """Waits up to 2, 6, 14, ... s: exponential, and a random part of it, so that many steps do not return at once."""
+    return RetryPolicy(max_retries=retries, delay=first_delay_s, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)

@@ -1,0 +1,201 @@
+"""The inbox: what lies in it, what is complete, and where uploads go from there.
+
+Belongs here: looking at uploads without reading them, and moving them. Does not belong here: what is in
+a scan (scans/), Dagster. Nothing outside of the inbox is ever moved.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import stat
+import struct
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
+
+HALF_WRITTEN = re.compile(r"^\.|\.(part|tmp|partial|crdownload|filepart)$", re.IGNORECASE)
+"""Names that tools give to files which they have not finished writing; hidden ones among them."""
+COMPLETE = "upload.complete"
+"""A folder with a file of this name is complete, whenever it was written."""
+SETTLE_S = 10.0
+"""A folder is complete when nothing in it changed for so long."""
+GIVE_UP_S = 600.0
+"""An archive whose end has not come for so long is taken as it is; the checks say what is wrong with it."""
+
+ZIP_TAIL_BYTES = 22 + 65535
+"""Its end record, and the longest comment behind it."""
+
+
+class Looks:
+    """Counts how often a file system is asked, so that looking stays bounded."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit, self.used = limit, 0
+
+    def spent(self) -> bool:
+        return self.limit is not None and self.used >= self.limit
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look at an upload."""
+
+    complete: bool
+    why: str
+    """What it waits for, or why it is complete."""
+    listing: str
+    """Digest of its files' names, sizes and times of change: the same as long as nobody touches it, another for a
+    later upload of the same name and content."""
+
+
+def scan_name(upload: str) -> str:
+    """What the scan of an upload is called: its name without the ending of an archive."""
+    return ARCHIVE_SUFFIX.sub("", upload)
+
+
+def is_upload(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of the inbox may become a scan: a folder or an archive; never a link."""
+    if entry.is_symlink():
+        return False
+    return entry.is_dir(follow_symlinks=False) or bool(ARCHIVE_SUFFIX.search(entry.name))
+
+
+def look_at(path: Path, looks: Looks, now_s: float | None = None) -> Seen:
+    """Whether an upload has arrived completely. Raises: FileNotFoundError when it was taken away meanwhile."""
+    now_s = time.time() if now_s is None else now_s
+    digest, changed_s, half_written, marked = hashlib.sha256(), 0.0, "", False
+    for name, status in _walk(path, looks):
+        # the time of change, unlike that of modification, is not copied along by cp -p, rsync -t or tar
+        changed_s = max(changed_s, status.st_ctime)
+        digest.update(f"{name}\0{status.st_size}\0{status.st_ctime_ns}\0".encode(errors="surrogateescape"))
+        basename = name.rsplit("/", 1)[-1]
+        marked |= basename == COMPLETE
+        if HALF_WRITTEN.search(basename) and not basename.startswith("."):
+            half_written = name
+    age_s = now_s - changed_s
+    listing = digest.hexdigest()[:16]
+    if path.is_dir():
+        if marked:
+            return Seen(True, f"{COMPLETE} is there", listing)
+        if half_written:
+            return Seen(False, f"{half_written} is half-written", listing)
+        return Seen(age_s >= SETTLE_S, f"its last change was {age_s:.0f} s ago", listing)
+    if (ended := _archive_ends(path)) is None:  # a compressed tar tells its end only when it is read whole
+        return Seen(age_s >= SETTLE_S, f"its last change was {age_s:.0f} s ago", listing)
+    if not ended and age_s >= GIVE_UP_S:
+        return Seen(True, f"its end has not come for {age_s:.0f} s", listing)
+    return Seen(ended, "its end is there" if ended else "its end has not come yet", listing)
+
+
+def run_key(upload: str, seen: Seen) -> str:
+    """Names one stay of one upload in the inbox."""
+    return f"{upload} {seen.listing}"
+
+
+def was_touched(upload: Path, inbox: Path, key: str | None) -> bool:
+    """Whether an upload in the inbox is not what it was when it was taken under this run key."""
+    return bool(key) and lies_in(upload, inbox) and key != run_key(upload.name, look_at(upload, Looks()))
+
+
+def _walk(path: Path, looks: Looks) -> Iterator[tuple[str, os.stat_result]]:
+    looks.used += 1
+    status = path.stat(follow_symlinks=False)
+    yield "", status
+    folders = [""] if stat.S_ISDIR(status.st_mode) else []
+    while folders:
+        folder = folders.pop()
+        with os.scandir(path / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                name = f"{folder}{entry.name}"
+                looks.used += 1
+                yield name, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(f"{name}/")
+
+
+def _archive_ends(path: Path) -> bool | None:
+    """Whether an archive's own mark of its end is there; None for a kind that has none to be seen from outside."""
+    name = path.name.lower()
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if name.endswith((".zip", ".r3d")):
+            file.seek(-min(size, ZIP_TAIL_BYTES), os.SEEK_END)
+            return _zip_ends(file.read(), size)
+        if name.endswith(".tar"):
+            if size < 1024 or size % 512:
+                return False
+            file.seek(-1024, os.SEEK_END)
+            return not any(file.read())
+    return None
+
+
+def _zip_ends(tail: bytes, size: int) -> bool:
+    """The end record lies right behind the directory that it tells of; that of an archive inside does not."""
+    at = tail.rfind(b"PK\5\6")
+    if at < 0 or len(tail) - at < 22:
+        return False
+    directory_size, directory_at, comment_size = struct.unpack("<IIH", tail[at + 12 : at + 22])
+    if at + 22 + comment_size > len(tail):
+        return False
+    is_zip64 = at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7"
+    return is_zip64 or directory_at + directory_size == size - len(tail) + at
+
+
+# --- from the inbox to somewhere else -------------------------------------------------------------
+
+
+def lies_in(upload: Path, inbox: Path) -> bool:
+    """Whether an upload is an entry of the inbox itself; one elsewhere is not ours to move."""
+    return upload.parent.resolve() == inbox.resolve() and os.path.lexists(upload)
+
+
+def move_to_done(upload: Path, inbox: Path, done: Path) -> Path | None:
+    """Moves a processed upload out of the inbox; None where it does not lie in it (any more)."""
+    if not lies_in(upload, inbox):
+        return None
+    done.mkdir(parents=True, exist_ok=True)
+    place = _free_name(done / upload.name)
+    _move(upload, place)
+    return place
+
+
+def move_to_quarantine(upload: Path, inbox: Path, quarantine: Path, reason: str) -> Path | None:
+    """Moves a rejected upload to a folder of its own beside `reason.txt`; None where it does not lie in the inbox.
+
+    The reason is written first: whatever is killed when, the upload lies either here or there, never nowhere.
+    """
+    if not lies_in(upload, inbox):
+        return None
+    place = _free_name(quarantine / upload.name)
+    place.mkdir(parents=True)
+    (place / "reason.txt").write_text(reason + "\n", encoding="utf-8")
+    _move(upload, place / upload.name)
+    return place
+
+
+def _free_name(place: Path) -> Path:
+    candidate, count = place, 1
+    while os.path.lexists(candidate):
+        count += 1
+        candidate = place.with_name(f"{place.name}-{count}")
+    return candidate
+
+
+def _move(source: Path, target: Path) -> None:
+    """Appears at the target whole, also on another disk."""
+    beside = target.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.move(source, beside)
+        os.rename(beside, target)

@@ -1,0 +1,171 @@
+"""`process_scan`: an upload through every stage to a package, as product traffic runs it.
+
+Belongs here: the adapter from `@stage` to `@op`, the two hand-written ops around the stages (`scan` reads
+the upload, `publish` hands out the package), and the hook that moves a rejected upload aside. Does not
+belong here: anything about one stage; how uploads are moved (inbox.py) and packages published (publishing.py).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    Config,
+    DependencyDefinition,
+    ExecutorDefinition,
+    GraphDefinition,
+    HookContext,
+    HookDefinition,
+    In,
+    JobDefinition,
+    MetadataValue,
+    Nothing,
+    OpDefinition,
+    OpExecutionContext,
+    Out,
+    Output,
+    failure_hook,
+    multiprocess_executor,
+    op,
+)
+from pydantic import Field
+
+from geomagic_dagster.assets.corpus_scan import scan_metadata
+from geomagic_dagster.assets.settings import settings_form
+from geomagic_dagster.assets.steps import must_recompute, stage_step
+from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
+from geomagic_dagster.guardrails.failures import rejection_in, sorted_failures
+from geomagic_dagster.guardrails.retries import retry_policy
+from geomagic_dagster.jobs.inbox import move_to_done, move_to_quarantine, was_touched
+from geomagic_dagster.jobs.publishing import publish_package
+from geomagic_dagster.resources.places import Places
+from geomagic_dagster.resources.scan_source import read_upload
+from geomagic_dagster.resources.store import Artefact
+
+JOB = "process_scan"
+RESULT = "package"
+"""The stage whose files people receive."""
+PUBLISH = "publish"
+RUN_KEY_TAG = "dagster/run_key"
+
+
+class Upload(Config):
+    """What to process."""
+
+    upload: str = Field(description="Path of the uploaded folder or archive.")
+
+
+def process_scan_job(
+    stages: Iterable[Stage], release: str, executor: ExecutorDefinition | None = None
+) -> JobDefinition:
+    """The job: scan, every stage, publish. An op has the name of its stage."""
+    by_name = {stage.name: stage for stage in stages}
+    if RESULT not in by_name:
+        raise StageError(f"{JOB}: expected a stage {RESULT!r}, whose files are published; got {', '.join(by_name)}.")
+    graph = GraphDefinition(
+        name=JOB,
+        description="An upload through every stage to a package.",
+        node_defs=[scan_op(), *map(stage_op, by_name.values()), publish_op(release)],
+        dependencies={
+            **{stage.name: {name: DependencyDefinition(name) for name in stage.inputs} for stage in by_name.values()},
+            PUBLISH: {SOURCE: DependencyDefinition(SOURCE), RESULT: DependencyDefinition(RESULT)},
+        },
+    )
+    return graph.to_job(
+        name=JOB,
+        tags={"geomagic/release": release},
+        hooks={quarantine_rejected()},
+        executor_def=executor or step_processes(),
+    )
+
+
+def step_processes() -> ExecutorDefinition:
+    """Each step in a process of its own, as many at once as there are cores: a crash ends one step, not the run.
+
+    The processes are forked off one that has imported what takes seconds to import.
+    """
+    return multiprocess_executor.configured(
+        {
+            "max_concurrent": os.cpu_count() or 1,
+            "start_method": {"forkserver": {"preload_modules": ["geomagic_dagster.definitions", "torch", "cv2"]}},
+        },
+        name="step_processes",
+    )
+
+
+def stage_op(stage: Stage) -> OpDefinition:
+    form = settings_form(stage)
+
+    @op(
+        name=stage.name,
+        description=stage.description,
+        ins={name: In() for name in stage.inputs},
+        out=Out(),
+        code_version=stage.code_version,
+        retry_policy=retry_policy(stage.retries),
+        tags={"kind": "gpu" if stage.gpu else "python"},
+    )
+    def execute(context: OpExecutionContext, config: form, places: Places, **inputs: Artefact) -> Output[Any]:
+        artefact, metadata = stage_step(stage, context, config, places, inputs)
+        return Output(artefact, metadata=metadata)
+
+    return execute
+
+
+def scan_op() -> OpDefinition:
+    @op(name=SOURCE, description="Reads and checks the upload.", out=Out(), retry_policy=retry_policy(2))
+    def scan(context: OpExecutionContext, config: Upload, places: Places) -> Output[Any]:
+        with sorted_failures(config.upload):
+            recompute = must_recompute(context.run.tags)
+            made = read_upload(Path(config.upload), None, places.store(), context.log, recompute=recompute)
+            metadata = scan_metadata(made)
+        return Output(made.artefact, metadata=metadata)
+
+    return scan
+
+
+def publish_op(release: str) -> OpDefinition:
+    @op(
+        name=PUBLISH,
+        description="Hands out the package and moves the upload from the inbox to done.",
+        ins={SOURCE: In(), RESULT: In()},
+        out=Out(Nothing),
+        retry_policy=retry_policy(2),
+    )
+    def publish(context: OpExecutionContext, places: Places, **inputs: Artefact) -> Output[None]:
+        upload, inbox = upload_of(context.run.run_config), Path(places.inbox)
+        with sorted_failures(PUBLISH):
+            folder = publish_package(
+                inputs[RESULT], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
+            )
+        if was_touched(upload, inbox, context.run.tags.get(RUN_KEY_TAG)):
+            context.log.warning(
+                f"{upload} changed after it was taken from the inbox; the package is of what was read then"
+            )
+        moved_to = move_to_done(upload, inbox, Path(places.done))
+        return Output(None, metadata={"package": MetadataValue.path(folder), "upload": str(moved_to or upload)})
+
+    return publish
+
+
+def quarantine_rejected() -> HookDefinition:
+    @failure_hook(name="quarantine_rejected", required_resource_keys={"places"})
+    def move_aside(context: HookContext) -> None:
+        rejection = rejection_in(context.op_exception)
+        run = context.instance.get_run_by_id(context.run_id)
+        if rejection is None or run is None:  # a passing failure: the upload stays where it is
+            return
+        places: Places = context.resources.places
+        moved_to = move_to_quarantine(
+            upload_of(run.run_config), Path(places.inbox), Path(places.quarantine), str(rejection)
+        )
+        if moved_to:
+            context.log.error(f"{rejection} The upload lies in {moved_to}, with this sentence in reason.txt.")
+
+    return move_aside
+
+
+def upload_of(run_config: Mapping[str, Any]) -> Path:
+    """The upload that a run is about."""
+    return Path(run_config["ops"][SOURCE]["config"]["upload"])

@@ -1,0 +1,89 @@
+"""Puts finished packages where people find them.
+
+Belongs here: writing a package's folder beside its place and moving it there whole. Does not belong here:
+what is in a package (cv/package.py), Dagster.
+
+    <packages>/<scan name>/             the files of the package
+    <packages>/<scan name>.run.json     which run made it, of which upload; outside of the package, whose bytes
+                                        are the same whoever makes it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from geomagic_dagster.cv.containers import Files
+from geomagic_dagster.cv.stage import ScanRejected
+from geomagic_dagster.resources.store import Artefact
+
+SCHEMA = 1
+
+
+def publish_package(package: Artefact, scan: Artefact, packages: Path, *, run_id: str, release: str) -> Path:
+    """Writes the files of a package; returns their folder.
+
+    The same upload published again takes the place of the first; another upload of the same name gets its
+    own folder, "<name>-<beginning of its digest>".
+    """
+    name, upload_sha256 = scan.settings["name"], scan.inputs["upload"]
+    if Path(name).name != name or name in ("", ".", ".."):
+        raise ScanRejected(
+            "name of the scan", expected="a plain name", received=repr(name), do="Give the upload another name."
+        )
+    packages.mkdir(parents=True, exist_ok=True)
+    if _upload_published_as(packages, name) not in (None, upload_sha256):
+        name = f"{name}-{upload_sha256[:8]}"
+    record = {
+        "schema": SCHEMA,
+        "run_id": run_id,
+        "release": release,
+        "upload_sha256": upload_sha256,
+        "scan": scan.identity,
+        "package": package.identity,
+    }
+    _write_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
+    _place(package.value.files, packages / name)
+    return packages / name
+
+
+def _run_record(packages: Path, name: str) -> Path:
+    return packages / f"{name}.run.json"
+
+
+def _upload_published_as(packages: Path, name: str) -> str | None:
+    try:
+        return json.loads(_run_record(packages, name).read_bytes())["upload_sha256"]
+    except FileNotFoundError:
+        return None
+
+
+def _place(files: Files, folder: Path) -> None:
+    if folder.is_dir() and {path.name: path.read_bytes() for path in folder.iterdir()} == dict(files):
+        return
+    partial, old = (folder.with_name(f".{uuid.uuid4().hex}.{kind}") for kind in ("partial", "old"))
+    try:
+        partial.mkdir()
+        for name in files:
+            _write_whole(partial / name, files[name])
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""Starts one `process_scan` for every upload that has arrived completely in the inbox; never two.
+
+Belongs here: which uploads are taken in a tick, and the sensor around it. Does not belong here: how to
+tell that one is complete, and moving them (inbox.py), what is done with one (process_scan.py).
+
+Three things hold "never two": the cursor knows the names that were taken and still lie in the inbox; a name
+that a live run works on is not taken, should the cursor be lost; and the run key, the same for as long as nobody
+touches the upload, lets Dagster drop a request that is repeated because a daemon died before it remembered.
+"""
+
+import base64
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dagster import (
+    DagsterInstance,
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    JobDefinition,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SensorResult,
+    sensor,
+)
+
+from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_upload, look_at, run_key, scan_name
+from geomagic_dagster.resources.places import Places
+
+UPLOAD_TAG = "geomagic/upload"
+SCAN_TAG = "geomagic/scan"
+RELEASE_TAG = "geomagic/release"
+
+MIN_INTERVAL_S = 5
+MAX_REQUESTS = 10
+"""For a tick. Dagster makes runs one after the other; many at once would hold up the sensors of others."""
+MAX_LOOKS = 50_000
+"""Questions to the file system in a tick, 2 to 5 µs each on a local disk."""
+MAX_LOOK_S = 0.5
+SHOWN = 5
+ALIVE = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What a tick leaves for the next one; bounded by what lies in the inbox."""
+
+    taken: frozenset[str] = frozenset()
+    """Names that were taken and still lie in the inbox."""
+    after: str = ""
+    """The name that was looked at last: the next tick goes on behind it, so that none is left out for ever."""
+
+    def dumps(self) -> str:
+        packed = base64.b85encode(zlib.compress(json.dumps(sorted(self.taken)).encode())).decode()
+        return json.dumps({"schema": 1, "taken": packed, "after": self.after})
+
+    @classmethod
+    def loads(cls, text: str | None) -> "Cursor":
+        if not text:
+            return cls()
+        content = json.loads(text)
+        return cls(frozenset(json.loads(zlib.decompress(base64.b85decode(content["taken"])))), content["after"])
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What one look over the inbox found."""
+
+    ready: dict[str, Seen]
+    """Complete uploads to take, by name."""
+    waiting: dict[str, str]
+    """Uploads that were looked at and are not complete, with what they wait for."""
+    strays: tuple[str, ...]
+    """What is no upload at all."""
+    cursor: Cursor
+
+    def summary(self) -> str:
+        parts = []
+        if self.strays:
+            parts.append(
+                f"{_some(self.strays)}: expected a folder or an archive (zip, tar, tar.gz); got something else. "
+                "It is left where it is"
+            )
+        if self.waiting:
+            parts.append("waiting for " + _some(tuple(f"{name} ({why})" for name, why in self.waiting.items())))
+        return "; ".join(parts) or "nothing new in the inbox"
+
+
+def look_over(
+    inbox: Path,
+    cursor: Cursor,
+    is_alive: Callable[[str], bool],
+    looks: Looks,
+    *,
+    max_ready: int = MAX_REQUESTS,
+    max_look_s: float = MAX_LOOK_S,
+) -> Tick:
+    """Looks at what is new in the inbox, as far as the bounds of a tick allow.
+
+    Args:
+        is_alive: whether a live run works on an upload of this name; asked only for those that are ready.
+    """
+    deadline_s = time.monotonic() + max_look_s
+    uploads, strays = [], []
+    with os.scandir(inbox) as entries:
+        for entry in entries:
+            if not HALF_WRITTEN.search(entry.name):
+                (uploads if is_upload(entry) and _is_text(entry.name) else strays).append(entry.name)
+    taken = cursor.taken.intersection(uploads)
+    new = sorted(set(uploads) - taken)
+    first = next((i for i, name in enumerate(new) if name > cursor.after), 0)
+    ready: dict[str, Seen] = {}
+    waiting: dict[str, str] = {}
+    live: set[str] = set()
+    after = cursor.after
+    for name in new[first:] + new[:first]:
+        if looks.spent() or len(ready) >= max_ready or time.monotonic() > deadline_s:
+            break
+        after = name
+        try:
+            seen = look_at(inbox / name, looks)
+        except FileNotFoundError:  # taken away while we looked: it is gone, or still being put together
+            continue
+        if not seen.complete:
+            waiting[name] = seen.why
+        elif is_alive(name):
+            live.add(name)
+        else:
+            ready[name] = seen
+    return Tick(ready, waiting, tuple(sorted(strays)), Cursor(taken | ready.keys() | live, after))
+
+
+def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
+    """The sensor of one release; it is on from the start."""
+
+    @sensor(
+        name="upload_sensor",
+        job=job,
+        minimum_interval_seconds=MIN_INTERVAL_S,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Starts process_scan for every room scan that has arrived completely in the inbox.",
+    )
+    def evaluate(context: SensorEvaluationContext, places: Places) -> SensorResult:
+        inbox = Path(places.inbox)
+        inbox.mkdir(parents=True, exist_ok=True)
+        try:
+            cursor = Cursor.loads(context.cursor)
+        except (ValueError, KeyError, zlib.error) as error:
+            context.log.warning(
+                f"cursor of upload_sensor: expected what this code wrote; got {error!r}. Starting anew."
+            )
+            cursor = Cursor()
+        tick = look_over(inbox, cursor, lambda name: _has_live_run(context.instance, name), Looks(MAX_LOOKS))
+        if not tick.ready:
+            return SensorResult(skip_reason=tick.summary(), cursor=tick.cursor.dumps())
+        context.log.info(tick.summary())
+        requests = [
+            RunRequest(
+                run_key=run_key(name, seen),
+                run_config={"ops": {"scan": {"config": {"upload": str(inbox / name)}}}},
+                tags={UPLOAD_TAG: name, SCAN_TAG: scan_name(name), RELEASE_TAG: release},
+            )
+            for name, seen in tick.ready.items()
+        ]
+        return SensorResult(run_requests=requests, cursor=tick.cursor.dumps())
+
+    return evaluate
+
+
+def _has_live_run(instance: DagsterInstance, name: str) -> bool:
+    return bool(instance.get_run_records(RunsFilter(tags={UPLOAD_TAG: name}, statuses=ALIVE), limit=1))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8: neither a tag nor a database can hold them
+        return False
+    return True
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(name) if not name.isprintable() else name for name in names[:SHOWN]) + more

@@ -1,0 +1,68 @@
+"""Makes an artefact, or reuses the one that is there: same code, settings and inputs, same result.
+
+Belongs here: that decision, for stages and for the scan alike. Does not belong here: how a stage is
+executed (guardrails/execution.py), how artefacts are kept (store.py), what Dagster shows of it (assets/).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from geomagic_dagster.cv.stage import Params, Stage, use_compute_device
+from geomagic_dagster.guardrails.execution import Outcome, run_stage
+from geomagic_dagster.resources.store import Artefact, ArtefactCorrupt, ArtefactStore
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An artefact, and what its execution told; `outcome` is None where nothing had to be executed."""
+
+    artefact: Artefact
+    outcome: Outcome | None
+
+
+def make_or_reuse(
+    stage: Stage,
+    inputs: Mapping[str, Artefact],
+    settings: Params,
+    store: ArtefactStore,
+    log: logging.Logger,
+    *,
+    recompute: bool = False,
+    device: str | None = None,
+) -> Made:
+    """Runs a stage on artefacts, unless its result is in the store. A new result is not saved yet."""
+    input_identities = {name: artefact.identity for name, artefact in inputs.items()}
+    identity = stage.identity(settings, input_identities)
+    if not recompute and (there := reusable(stage.name, identity, store, log)):
+        return Made(there, None)
+    use_compute_device(device)
+    values = {name: artefact.value for name, artefact in inputs.items()}
+    outcome = run_stage(stage, values, settings, log)
+    artefact = Artefact(
+        stage=stage.name,
+        identity=identity,
+        get=lambda: outcome.result,
+        code_version=stage.code_version,
+        settings=settings.model_dump(mode="json"),
+        inputs=input_identities,
+        numbers=outcome.numbers,
+    )
+    return Made(artefact, outcome)
+
+
+def reusable(stage: str, identity: str, store: ArtefactStore, log: logging.Logger) -> Artefact | None:
+    """The artefact of this identity, verified; a corrupt one is set aside, so that it is made anew."""
+    if not store.saved(stage, identity):
+        return None
+    try:
+        artefact = store.find(stage, identity)
+        _ = artefact.value  # verifies every checksum
+    except ArtefactCorrupt as error:
+        aside = store.set_aside(stage, identity)
+        log.warning(f"{error} It is made anew now; the corrupt one lies at {aside}.")
+        return None
+    log.info(f"{stage}: reused artefact {identity}: same code, settings and inputs")
+    return artefact
