@@ -260,14 +260,15 @@ def _rounded(value: Any, digits: int = 6) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Hits:
-    """Where n rays met the surface first."""
+    """Where those h of many rays that met the surface met it first."""
 
-    hit_n: NDArray[np.bool_]
-    distance_n: F32
-    """In lengths of the ray's direction; only meant where `hit_n`."""
-    linear_n3: F32
-    cosine_n: F32
-    """Of the angle between ray and normal, 0 edge-on to 1."""
+    ray_h: NDArray[np.int64]
+    distance_h: F32
+    """In lengths of the ray's direction."""
+    linear_h3: F32
+    """Colour of the surface, linear light."""
+    cosine_h: F32
+    """Of the angle between ray and normal: 0 edge-on, 1 head-on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,36 +305,34 @@ class _Surface:
         TriangleMesh(scene, vertices_v3, np.ascontiguousarray(self.triangles_f3, np.int32))
         return scene
 
-    def facing(self, towards_3: F64 | None = None, viewer_m_3: F64 | None = None) -> _Surface:
-        """Only the triangles whose free side faces a direction or a point.
+    def facing(self, towards: F64) -> _Surface:
+        """Only the triangles whose free side faces these directions, one (3,) or one for each triangle (f, 3).
 
         So one looks through near walls, and through the ceiling from above, into the room.
         """
-        if viewer_m_3 is not None:
-            towards = viewer_m_3 - self.vertices_m_v3[self.triangles_f3[:, 0]]
-        else:
-            towards = np.asarray(towards_3, np.float64)
         return replace(self, triangles_f3=self.triangles_f3[(self.cross_f3 * towards).sum(axis=1) > 0])
+
+    def seen_by(self, camera: _Camera) -> _Surface:
+        return self.facing(camera.centre_m_3 - self.vertices_m_v3[self.triangles_f3[:, 0]])
 
     def cast(self, origin_m_n3: F64, direction_n3: F64) -> _Hits:
         """What rays from these points in these directions (of any length) meet first."""
-        n = len(origin_m_n3)
         if len(self.triangles_f3) == 0:
-            return _Hits(
-                np.zeros(n, bool), np.zeros(n, np.float32), np.zeros((n, 3), np.float32), np.ones(n, np.float32)
-            )
+            none_0 = np.zeros(0, np.float32)
+            return _Hits(np.zeros(0, np.int64), none_0, np.zeros((0, 3), np.float32), none_0)
         found = self._embree_scene.run(
             (origin_m_n3 - self.centre_m_3).astype(np.float32), direction_n3.astype(np.float32), output=True
         )
-        hit_n = found["primID"] >= 0
-        corner_n3 = self.triangles_f3[np.where(hit_n, found["primID"], 0)]
-        u_n, v_n = found["u"], found["v"]
-        weight_n31 = np.stack((1 - u_n - v_n, u_n, v_n), axis=1)[:, :, None]
-        normal_n3 = (self.normals_v3[corner_n3] * weight_n31).sum(axis=1)
-        cosine_n = np.abs((normal_n3 * direction_n3).sum(axis=1))
-        cosine_n /= np.maximum(np.linalg.norm(normal_n3, axis=1) * np.linalg.norm(direction_n3, axis=1), 1e-12)
-        linear_n3 = (self.linear_v3[corner_n3] * weight_n31).sum(axis=1)
-        return _Hits(hit_n, found["tfar"], linear_n3, cosine_n.astype(np.float32))
+        ray_h = np.flatnonzero(found["primID"] >= 0)
+        corner_h3 = self.triangles_f3[found["primID"][ray_h]]
+        u_h, v_h = found["u"][ray_h], found["v"][ray_h]
+        weight_h3 = np.stack((1 - u_h - v_h, u_h, v_h), axis=1)
+        normal_h3 = np.einsum("hc,hci->hi", weight_h3, self.normals_v3[corner_h3])
+        direction_h3 = direction_n3[ray_h].astype(np.float32)
+        lengths_h = np.linalg.norm(normal_h3, axis=1) * np.linalg.norm(direction_h3, axis=1)
+        cosine_h = np.abs(np.einsum("hi,hi->h", normal_h3, direction_h3)) / np.maximum(lengths_h, 1e-9)
+        linear_h3 = np.einsum("hc,hci->hi", weight_h3, self.linear_v3[corner_h3])
+        return _Hits(ray_h, found["tfar"][ray_h], linear_h3, cosine_h)
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,14 +402,14 @@ def _perspective(surface: _Surface, cut_z_m: float, params: PackageParams) -> tu
         camera = view(turn_rad, 1 / 8)
         y_px, x_px = np.mgrid[: camera.height_px, : camera.width_px].reshape(2, -1).astype(np.float64)
         origin_n3, direction_n3, start_n = _from_cut(*camera.rays(x_px, y_px), cut_z_m)
-        hits = surface.facing(viewer_m_3=camera.centre_m_3).cast(origin_n3, direction_n3)
+        hits = surface.seen_by(camera).cast(origin_n3, direction_n3)
         # a pixel of a plane at right angles to the view has (depth / focal length)^2; a slanted surface has more
-        pixel_m2_n = ((start_n + hits.distance_n) / camera.focal_px) ** 2 / np.linalg.norm(direction_n3, axis=1)
-        return float((pixel_m2_n / np.maximum(hits.cosine_n, 0.2))[hits.hit_n].sum())
+        pixel_m2_h = ((start_n[hits.ray_h] + hits.distance_h) / camera.focal_px) ** 2
+        return float((pixel_m2_h / np.maximum(hits.cosine_h, 0.2)).sum())
 
     turns_rad = [quarter * np.pi / 2 + off for quarter in range(4) for off in (np.pi / 6, np.pi / 3)]
     camera = view(max(turns_rad, key=seen_m2), 1.0)
-    return _draw(surface.facing(viewer_m_3=camera.centre_m_3), camera.rays, height, width, cut_z_m)
+    return _draw(surface.seen_by(camera), camera.rays, height, width, cut_z_m)
 
 
 def _top_down(surface: _Surface, cut_z_m: float, max_px: int) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -471,13 +470,13 @@ def _draw(surface: _Surface, rays: Rays, height: int, width: int, cut_z_m: float
     band_rows = max(1, 2**18 // width)  # bounds the memory
     for first in range(0, height, band_rows):
         y_px, x_px = np.mgrid[first : min(first + band_rows, height), :width].reshape(2, -1).astype(np.float64)
-        sum_n3 = np.zeros((len(x_px), 3), np.float32)
+        sum_n3 = np.tile(4.0 * background_3, (len(x_px), 1))
         for dy, dx in ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)):
             origin_n3, direction_n3, _ = _from_cut(*rays(x_px + dx, y_px + dy), cut_z_m)
             hits = surface.cast(origin_n3, direction_n3)
-            light_n1 = (AMBIENT + (1.0 - AMBIENT) * hits.cosine_n)[:, None]
-            sum_n3 += np.where(hits.hit_n[:, None], hits.linear_n3 * light_n1, background_3)
-            covered += int(hits.hit_n.sum())
+            light_h1 = (AMBIENT + (1.0 - AMBIENT) * hits.cosine_h)[:, None]
+            sum_n3[hits.ray_h] += hits.linear_h3 * light_h1 - background_3
+            covered += len(hits.ray_h)
         picture_hw3[first : first + band_rows] = linear_to_srgb(sum_n3 / 4.0).reshape(-1, width, 3)
     return picture_hw3, covered / (4.0 * height * width)
 
