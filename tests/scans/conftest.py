@@ -5,6 +5,7 @@ Depth of a box from inside is exact: along each pixel's ray the nearest of six p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,11 +67,86 @@ def box_room() -> Callable[..., Scan]:
     return make
 
 
-@pytest.fixture(scope="session")
-def box_files(box_room: Callable[..., Scan], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same scan in the canonical layout; copy it before you change it."""
+# --- the same scan as each app would write it, from the formats' own descriptions ------------------
+
+YUP_R_ZUP_33 = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
+YDOWN_R_ZUP_33 = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+
+
+def in_world(turn_33: np.ndarray, pose_b44: np.ndarray) -> np.ndarray:
+    turned = pose_b44.copy()
+    turned[:, :3] = turn_33 @ pose_b44[:, :3]
+    return turned
+
+
+def put(folder: Path, name: str, content: bytes | str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def numbers(values: np.ndarray) -> str:
+    return "\n".join(" ".join(repr(float(value)) for value in row) for row in np.atleast_2d(values)) + "\n"
+
+
+def as_tum_rgbd(scan: Scan, folder: Path) -> None:
+    from scipy.spatial.transform import Rotation
+
+    rgb, depth, truth = ["# color images"], ["# depth maps"], ["# timestamp tx ty tz qx qy qz qw"]
+    for i, (time, pose) in enumerate(zip(scan.recording.timestamp_s_b, scan.scan_T_cam_b44, strict=True)):
+        put(folder, f"rgb/{i}.jpg", scan.recording.rgb.encoded(i))
+        put(folder, f"depth/{i}.png", encode_png(scan.recording.depth[i] * np.uint16(5)))
+        rgb.append(f"{time + 0.004:.6f} rgb/{i}.jpg")
+        depth.append(f"{time:.6f} depth/{i}.png")
+        quaternion = Rotation.from_matrix(pose[:3, :3]).as_quat()
+        truth.append(f"{time - 0.003:.6f} " + numbers(np.concatenate([pose[:3, 3], quaternion])).strip())
+    for name, lines in (("rgb.txt", rgb), ("depth.txt", depth), ("groundtruth.txt", truth)):
+        put(folder, name, "\n".join(lines) + "\n")
+    put(folder, "K.txt", numbers(K_33))
+
+
+def as_seven_scenes(scan: Scan, folder: Path) -> None:
+    for i, pose in enumerate(in_world(YDOWN_R_ZUP_33, scan.scan_T_cam_b44)):
+        put(folder, f"frame-{i:06d}.color.jpg", scan.recording.rgb.encoded(i))
+        put(folder, f"frame-{i:06d}.depth.png", scan.recording.depth.encoded(i))
+        put(folder, f"frame-{i:06d}.pose.txt", numbers(pose))
+    put(folder, "camera-intrinsics.txt", numbers(K_33))
+    put(folder, "gravity-direction.txt", "0\n0.98\n0.2\n")
+
+
+def as_hololens(scan: Scan, folder: Path) -> None:
+    for i in range(len(scan.recording)):
+        put(folder, f"images/{3 * i:05d}.jpg", scan.recording.rgb.encoded(i))
+        put(folder, f"depth/{3 * i:05d}.png", scan.recording.depth.encoded(i))
+    put(folder, "poses.txt", numbers(in_world(YUP_R_ZUP_33, scan.scan_T_cam_b44).reshape(-1, 16)))
+    put(folder, "K.txt", numbers(K_33))
+
+
+def as_nerfstudio(scan: Scan, folder: Path) -> None:
+    frames = []
+    for i, pose in enumerate(scan.scan_T_cam_b44 @ np.diag([1.0, -1, -1, 1])):
+        put(folder, f"images/{i:04d}.jpg", scan.recording.rgb.encoded(i))
+        put(folder, f"depth/{i:04d}.png", scan.recording.depth.encoded(i))
+        depth = f"depth/{i:04d}.png"
+        frames.append(
+            {"file_path": f"./images/{i:04d}.jpg", "depth_file_path": depth, "transform_matrix": pose.tolist()}
+        )
+    lens = {"w": WIDTH, "h": HEIGHT, "fl_x": 52.0, "fl_y": 52.0, "cx": 32.0, "cy": 24.0}
+    put(folder, "transforms.json", json.dumps({**lens, "frames": frames[::-1]}))
+
+
+def as_canonical(scan: Scan, folder: Path) -> None:
     from geomagic_dagster.scans.formats import canonical
 
-    folder = tmp_path_factory.mktemp("scans") / "box"
-    canonical.write(box_room(), folder)
-    return folder
+    canonical.write(scan, folder)
+
+
+@pytest.fixture(scope="session")
+def layouts() -> dict[str, Callable[[Scan, Path], None]]:
+    """For each format a function that writes a scan in its layout into a folder."""
+    return {
+        "canonical": as_canonical,
+        "hololens": as_hololens,
+        "nerfstudio": as_nerfstudio,
+        "seven_scenes": as_seven_scenes,
+        "tum_rgbd": as_tum_rgbd,
+    }
