@@ -212,6 +212,8 @@ def find_stages(package: str = "geomagic_dagster.cv") -> tuple[Stage, ...]:
     """Every stage of a package, upstream first. A file that holds a decorated function is registered by being there."""
     found: dict[str, Stage] = {}
     for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+        if module_info.name.endswith("_kernels"):  # compiled code beside a stage: no stage, and seconds to import
+            continue
         module = importlib.import_module(f"{package}.{module_info.name}")
         for function in vars(module).values():
             if hasattr(function, "__stage__") and function.__module__ == module.__name__:
