@@ -1,0 +1,655 @@
+"""The room's surface as one mesh: depth maps fused into a sparse TSDF, its zero surface extracted and cleaned.
+
+A truncated signed distance function (TSDF; Curless & Levoy, SIGGRAPH 1996) averages, in each voxel, how far
+in front of the seen surface it lies. Voxels exist only in blocks near a surface (after Niessner et al., TOG
+2013), so memory grows with the surface and not with the room's volume. Sums are integers: frames in any order,
+on any number of threads, on any device give the same bytes.
+
+Belongs here: fusion, extraction, cleaning and decimation. Does not belong here: what to trust in a depth map
+(depth.py), files and pictures (package.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomagic_dagster.cv.camera import invert_pose, scaled_intrinsics
+from geomagic_dagster.cv.stage import Field, Params, ScanRejected, compute_device, minutes, progress, stage
+from geomagic_dagster.cv.types import DepthMaps, Frames, Mesh, Poses
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+# The integers of the sums. One frame adds at most FULL_WEIGHT * QUANTA to a voxel, so int32 holds MAX_FRAMES frames.
+QUANTA = 1024  # steps from the surface to the truncation: 0.08 mm at 2 cm voxels
+FULL_WEIGHT = 128  # of a fully trusted pixel at up to 1 m; falls with 1 / z^2, as a depth sensor's variance grows
+MAX_FRAMES = (2**31 - 1) // (FULL_WEIGHT * QUANTA)
+COLOUR_VOXELS = 2.0  # voxels farther from the seen surface take no colour: it may be another surface's
+
+BLOCK = 8  # voxels along a block's edge
+CHUNK = 4  # blocks along the edge of what is extracted at a time
+FARTHEST_M = 50.0  # no depth sensor of a room sees farther: a wrong unit
+MEMORY_GB = 8.0
+BLOCK_BYTES = BLOCK**3 * 6 * 4  # six int32 a voxel
+MAX_BLOCKS = int(MEMORY_GB * 1e9 / 3 / BLOCK_BYTES)  # a third: while the volume grows there is an old and a new one
+
+
+class MeshParams(Params):
+    voxel_m: float = Field(0.02, ge=0.002, le=0.2, description="Edge of a voxel; details smaller than two are lost.")
+    truncation_voxels: float = Field(
+        4.0, ge=2, le=16, description="How far around a surface distances are averaged: above the depth noise."
+    )
+    seen_weight: int = Field(
+        8, ge=1, description="Voxels below this count as never seen. A sharp view from z metres weighs 128 / z^2."
+    )
+    min_piece_m2: float = Field(0.05, ge=0, description="Remove pieces that hang together but have less area.")
+    triangles: int = Field(100_000, ge=100, description="Budget; 100,000 is what AR viewers on older phones bear.")
+    kernel: Literal["auto", "torch", "numba"] = Field(
+        "auto", description="Who adds up; the sums are the same. auto: numba on a CPU, torch on a GPU."
+    )
+
+
+@stage(
+    version="1",
+    timeout=minutes(10),
+    retries=2,
+    gpu=True,
+    memory_gb=MEMORY_GB,
+    expects={"triangles": (1_000, 150_000), "area_m2": (2.0, 2_000.0), "extent_max_m": (1.0, 60.0)},
+)
+def mesh(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = MeshParams()) -> Mesh:
+    """Fuses all frames and returns the cleaned surface with colours, within the triangle budget.
+
+    Raises: ScanRejected where there is no depth, nothing was seen well enough, or depth is in a wrong unit.
+    """
+    volume = fuse(frames, poses, depth, params)
+    surface = extract(volume, params.seen_weight)
+    surface = without_small_pieces(surface, params.min_piece_m2)
+    if len(surface.triangles_f3) == 0:
+        raise ScanRejected(
+            "mesh",
+            expected=f"a surface of at least {params.min_piece_m2} m² that is seen well enough to fuse",
+            received=f"none after {len(poses.used())} frames touched {len(volume)} blocks of voxels",
+            do="Walk slowly, 1 to 3 m from the walls, and see every surface more than once; "
+            "`geomagic scan check` tells whether poses and depth fit each other.",
+        )
+    return finish(decimated(surface, params.triangles), params.voxel_m)
+
+
+# --- fuse: allocate blocks where depth touches, integrate each frame into the blocks it touches ---------------
+
+
+def fuse(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = MeshParams()) -> BlockVolume:
+    """The TSDF of all used frames. A frame changes the blocks it touches itself, whatever others touched:
+    so the sums do not depend on the order of frames."""
+    kernel = _choose_kernel(params.kernel)
+    volume = BlockVolume(params.voxel_m, params.truncation_voxels, frames.recording.rgb is not None, kernel.device)
+    used = poses.used()
+    if len(used) > MAX_FRAMES:
+        raise ScanRejected(
+            "mesh",
+            expected=f"at most {MAX_FRAMES:,} frames, which the integer sums are made for",
+            received=f"{len(used):,}",
+            do="Let the frames stage keep fewer, or scan in several parts.",
+        )
+    for i in progress(used, "frames fused"):
+        view = look(frames, poses, depth, i)
+        if view is None:
+            continue
+        coords_m3 = kernel.touch(view, volume)
+        slot_m = volume.slots_of(coords_m3, scan_frame=int(frames.scan_frame_b[i]))
+        kernel.integrate(view, volume, coords_m3, slot_m)
+    if len(volume) == 0:
+        raise ScanRejected(
+            "mesh",
+            expected="depth in at least one frame whose pose is used",
+            received=f"none in {len(used)} used frames of {len(frames.recording)}",
+            do="Scan with a phone that has a depth sensor, a few metres from the walls.",
+        )
+    return volume
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one frame tells the volume, and from where."""
+
+    depth_m_hw: F32
+    rgbw_hw4: NDArray[np.uint8]
+    """Colour seen at each depth pixel, and its weight: 0 exactly where there is no depth, at most FULL_WEIGHT."""
+    world_T_cam_44: F64
+    K_33: F64
+
+
+def look(frames: Frames, poses: Poses, depth: DepthMaps, i: int) -> View | None:
+    """Depth, colour and weight of frame i at the depth map's resolution; None where it has no depth."""
+    z_hw = np.ascontiguousarray(depth.depth_m_bhw[i], np.float32)
+    trust_hw = np.asarray(depth.confidence_255_bhw[i])
+    is_seen_hw = (z_hw > 0) & (trust_hw > 0)
+    if not is_seen_hw.any():
+        return None
+    if not z_hw.max() <= FARTHEST_M:  # also where it is not finite
+        raise ScanRejected(
+            f"mesh: frame {int(frames.scan_frame_b[i])}",
+            expected=f"depth of a room in metres, at most {FARTHEST_M:.0f}",
+            received=f"{float(z_hw.max()):.1f}",
+            do="The depth unit is probably wrong; see `geomagic scan check`.",
+        )
+    rgbw_hw4 = np.zeros((*z_hw.shape, 4), np.uint8)
+    falloff_hw = np.maximum(z_hw * z_hw, np.float32(1)) * np.float32(255 / FULL_WEIGHT)
+    rgbw_hw4[..., 3] = np.maximum(np.rint(trust_hw / falloff_hw), 1) * is_seen_hw
+    if frames.recording.rgb is not None:
+        assert frames.recording.K_rgb_b33 is not None, "a recording with colour has its intrinsics"
+        rgbw_hw4[..., :3] = _colour_at_depth(
+            frames.recording.rgb_hw3(i), frames.recording.K_rgb_b33[i], depth.K_b33[i], z_hw.shape
+        )
+    return View(z_hw, rgbw_hw4, poses.world_T_cam_b44[i], depth.K_b33[i])
+
+
+def _colour_at_depth(
+    rgb_hw3: NDArray[np.uint8], K_rgb_33: F64, K_depth_33: F64, depth_shape_hw: tuple[int, ...]
+) -> NDArray[np.uint8]:
+    """Colour (h, w, 3) at each pixel of a depth map seen through the same lens."""
+    import cv2
+
+    if rgb_hw3.shape[:2] == depth_shape_hw and np.allclose(K_rgb_33, K_depth_33):
+        return rgb_hw3
+    shrink = min(K_depth_33[0, 0] / K_rgb_33[0, 0], K_depth_33[1, 1] / K_rgb_33[1, 1])
+    if shrink < 0.75:  # average first: picking single pixels of a large image is noise
+        height, width = rgb_hw3.shape[:2]
+        small_wh = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        rgb_hw3 = cv2.resize(rgb_hw3, small_wh, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        K_rgb_33 = scaled_intrinsics(K_rgb_33, small_wh[0] / width, small_wh[1] / height)
+    rgb_T_depth_33 = K_rgb_33 @ np.linalg.inv(K_depth_33)  # of pixels
+    size_wh = (depth_shape_hw[1], depth_shape_hw[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(rgb_hw3, rgb_T_depth_33[:2], size_wh, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return warped.astype(np.uint8)
+
+
+class BlockVolume:
+    """Voxels near the surface, in blocks of BLOCK^3 that are found by their place. Voxel (i, j, k) of the
+    world lies at voxel_m * (i, j, k).
+
+    `sdf_weight` (n, BLOCK, BLOCK, BLOCK, 2) int32: sum of weight * distance in quanta, sum of weight.
+    `rgb_weight` (n, BLOCK, BLOCK, BLOCK, 4) int32: sums of weight * colour, sum of weight; (0, ...) without colour.
+    """
+
+    def __init__(self, voxel_m: float, truncation_voxels: float, has_colour: bool, device: torch.device) -> None:
+        import torch
+
+        self.voxel_m, self.truncation_voxels, self.has_colour = voxel_m, truncation_voxels, has_colour
+        self._coords_n3 = np.zeros((0, 3), np.int32)
+        self._key_n = np.zeros(0, np.int64)  # sorted
+        self._slot_n = np.zeros(0, np.int64)  # of each key
+        shape = (0, BLOCK, BLOCK, BLOCK)
+        self.sdf_weight = torch.zeros((*shape, 2), dtype=torch.int32, device=device)
+        self.rgb_weight = torch.zeros((*shape, 4), dtype=torch.int32, device=device)
+
+    def __len__(self) -> int:
+        return len(self._key_n)
+
+    @property
+    def truncation_m(self) -> float:
+        return self.voxel_m * self.truncation_voxels
+
+    @property
+    def block_m(self) -> float:
+        return self.voxel_m * BLOCK
+
+    def slots_of(self, coords_m3: I32, scan_frame: int) -> I64:
+        """Where blocks lie in the arrays, (m,); allocates those that are new. Coordinates must not repeat.
+
+        Raises: ScanRejected before memory is gone.
+        """
+        key_m = _key(coords_m3)
+        slot_m, is_found_m = self._find(key_m)
+        new_key = key_m[~is_found_m]
+        if len(new_key):
+            count = len(self)
+            if count + len(new_key) > MAX_BLOCKS:
+                self._reject_size(np.vstack([self._coords_n3, coords_m3]), scan_frame)
+            slot_m[~is_found_m] = np.arange(count, count + len(new_key))
+            self._coords_n3 = np.vstack([self._coords_n3, coords_m3[~is_found_m]])
+            key_n, slot_n = np.append(self._key_n, new_key), np.append(self._slot_n, slot_m[~is_found_m])
+            order = np.argsort(key_n, kind="stable")
+            self._key_n, self._slot_n = key_n[order], slot_n[order]
+            self._reserve(len(self))
+        return slot_m
+
+    def find(self, coords_m3: I32) -> I64:
+        """Slots (m,) of blocks; -1 where there is none."""
+        slot_m, is_found_m = self._find(_key(coords_m3))
+        return np.where(is_found_m, slot_m, -1)
+
+    def sorted_coords_n3(self) -> I32:
+        return self._coords_n3[self._slot_n]
+
+    def sums(self) -> tuple[I32, I32, I32]:
+        """Coordinates (n, 3) of all blocks in ascending order, and their sdf_weight and rgb_weight in that order."""
+        order = self._slot_n
+        sdf_weight = self.sdf_weight.cpu().numpy()[order]
+        rgb_weight = self.rgb_weight.cpu().numpy()
+        return self.sorted_coords_n3(), sdf_weight, rgb_weight[order] if self.has_colour else rgb_weight
+
+    def _find(self, key_m: I64) -> tuple[I64, NDArray[np.bool_]]:
+        if len(self) == 0:
+            return np.zeros(len(key_m), np.int64), np.zeros(len(key_m), np.bool_)
+        position = np.minimum(np.searchsorted(self._key_n, key_m), len(self) - 1)
+        return self._slot_n[position], self._key_n[position] == key_m
+
+    def _reserve(self, count: int) -> None:
+        import torch
+
+        def grown(old: Tensor) -> Tensor:
+            new = torch.zeros((capacity, *old.shape[1:]), dtype=old.dtype, device=old.device)
+            new[: len(old)] = old
+            return new
+
+        if count > len(self.sdf_weight):
+            capacity = min(MAX_BLOCKS, max(count, 1024, len(self.sdf_weight) * 3 // 2))
+            self.sdf_weight = grown(self.sdf_weight)
+            if self.has_colour:
+                self.rgb_weight = grown(self.rgb_weight)
+
+    def _reject_size(self, coords_n3: I32, scan_frame: int) -> None:
+        extent_m = (coords_n3.max(0) - coords_n3.min(0) + 1) * self.block_m
+        raise ScanRejected(
+            f"mesh: frame {scan_frame}",
+            expected=f"a surface that fits {MAX_BLOCKS:,} blocks of {self.block_m * 100:.0f} cm, the share of "
+            f"{MEMORY_GB:.0f} GB that voxels of {self.voxel_m * 100:.1f} cm may take",
+            received=f"more, over {extent_m[0]:.0f} x {extent_m[1]:.0f} x {extent_m[2]:.0f} m",
+            do="For a room this is a wrong depth unit or lost tracking (see `geomagic scan check`); "
+            "for a very large place raise voxel_m.",
+        )
+
+
+def _key(coords_m3: I32) -> I64:
+    """One integer for each block; ascending keys are coordinates in ascending order x, y, z."""
+    x, y, z = (coords_m3.astype(np.int64) + 2**20).T
+    return (x << 42) | (y << 21) | z
+
+
+def _choose_kernel(name: str) -> Kernel:
+    import torch
+
+    device = compute_device()
+    if name == "torch" or (name == "auto" and device.type != "cpu"):
+        return TorchKernel(device)
+    return NumbaKernel(torch.device("cpu"))
+
+
+class Kernel:
+    """The two loops over pixels and voxels; both kinds give equal bits (see mesh_kernels.py for why)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def touch(self, view: View, volume: BlockVolume) -> I32:
+        """Blocks (m, 3), ascending, that a frame's rays enter within the truncation of their surface."""
+        raise NotImplementedError
+
+    def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
+        """Adds a frame to the voxels of m blocks.
+
+        A voxel takes the distance along the optical axis between itself and the surface seen in the pixel
+        it falls on, unless it lies more than the truncation behind that surface.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Rays:
+    """The pixels that `touch` walks along, in units of blocks: point = origin + z (direction_w + direction_h)."""
+
+    depth_m_hw: F32
+    direction_w3: F32
+    direction_h3: F32
+    origin_3: F32
+    offsets_m: F32
+    """Where along a ray blocks are looked up, relative to its depth."""
+
+
+def _rays(view: View, volume: BlockVolume) -> Rays:
+    truncation_m, block_m = volume.truncation_m, volume.block_m
+    seen_m_hw = np.where(view.rgbw_hw4[..., 3] > 0, view.depth_m_hw, np.float32(0))
+    pixel_at_farthest_m = float(seen_m_hw.max()) / min(view.K_33[0, 0], view.K_33[1, 1])
+    stride = max(1, int(block_m / 4 / pixel_at_farthest_m))  # four rays through the width of a block see its corners
+    columns, rows = np.arange(0, seen_m_hw.shape[1], stride), np.arange(0, seen_m_hw.shape[0], stride)
+    x_w = (columns - view.K_33[0, 2]) / view.K_33[0, 0]
+    y_h = (rows - view.K_33[1, 2]) / view.K_33[1, 1]
+    right_3, down_3, forward_3, origin_3 = view.world_T_cam_44[:3].T / block_m
+    steps = int(np.ceil(2 * truncation_m / (block_m / 2))) + 1
+    return Rays(
+        depth_m_hw=np.ascontiguousarray(seen_m_hw[::stride, ::stride]),
+        direction_w3=(x_w[:, None] * right_3).astype(np.float32),
+        direction_h3=(y_h[:, None] * down_3 + forward_3).astype(np.float32),
+        origin_3=origin_3.astype(np.float32),
+        offsets_m=np.linspace(-truncation_m, truncation_m, steps).astype(np.float32),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """Voxels to pixels by sums alone: (x z, y z, z) of a voxel = base_m3 + step_3e3[0, i] + [1, j] + [2, k]."""
+
+    base_m3: F32
+    step_3e3: F32
+    fade_q: I32
+    """Weight of each distance from -QUANTA to QUANTA, in 256ths. From one voxel behind the surface on it falls
+    (Curless & Levoy, section 3): a thin board's two faces then disturb each other less."""
+    quanta_per_m: np.float32
+    colour_quanta: int
+
+
+def _projection(view: View, volume: BlockVolume, coords_m3: I32) -> Projection:
+    K_33 = view.K_33.copy()
+    K_33[:2, 2] += 0.5  # so that cutting off the fraction rounds to the nearest pixel centre
+    pixel_T_world_34 = K_33 @ invert_pose(view.world_T_cam_44)[:3]
+    axis_33, offset_3 = pixel_T_world_34[:, :3].T, pixel_T_world_34[:, 3]
+    corner_m3 = coords_m3 * volume.block_m
+    base_m3 = corner_m3[:, :1] * axis_33[0] + corner_m3[:, 1:2] * axis_33[1] + corner_m3[:, 2:] * axis_33[2] + offset_3
+    step_3e3 = axis_33[:, None] * (np.arange(BLOCK) * volume.voxel_m)[None, :, None]
+    one_voxel = 1 / volume.truncation_voxels
+    fade_q = np.clip((np.linspace(-1, 1, 2 * QUANTA + 1) + 1) / (1 - one_voxel), 0, 1)
+    return Projection(
+        base_m3=base_m3.astype(np.float32),
+        step_3e3=step_3e3.astype(np.float32),
+        fade_q=np.rint(fade_q * 256).astype(np.int32),
+        quanta_per_m=np.float32(QUANTA / volume.truncation_m),
+        colour_quanta=int(COLOUR_VOXELS * one_voxel * QUANTA),
+    )
+
+
+class TorchKernel(Kernel):
+    """The reference, on any device."""
+
+    def touch(self, view: View, volume: BlockVolume) -> I32:
+        import torch
+
+        rays = _rays(view, volume)
+        z_hw, direction_w3, direction_h3, origin_3, offsets_m = (
+            torch.from_numpy(a).to(self.device)
+            for a in (rays.depth_m_hw, rays.direction_w3, rays.direction_h3, rays.origin_3, rays.offsets_m)
+        )
+        along_p = (z_hw[..., None] + offsets_m)[z_hw > 0]
+        direction_p3 = (direction_w3 + direction_h3[:, None])[z_hw > 0]
+        points_blocks = along_p[..., None] * direction_p3[:, None]
+        blocks = torch.floor(points_blocks + origin_3).to(torch.int64) + 2**20
+        key = torch.unique((blocks[..., 0] << 42) | (blocks[..., 1] << 21) | blocks[..., 2])
+        coords_m3 = torch.stack((key >> 42, (key >> 21) & (2**21 - 1), key & (2**21 - 1)), dim=-1) - 2**20
+        return coords_m3.to(torch.int32).cpu().numpy()
+
+    def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
+        import torch
+
+        projection = _projection(view, volume, coords_m3)
+        height, width = view.depth_m_hw.shape
+        depth_m_p = torch.from_numpy(view.depth_m_hw).to(self.device).flatten()
+        rgbw_p4 = torch.from_numpy(view.rgbw_hw4).to(self.device).reshape(-1, 4).to(torch.int32)
+        fade_q = torch.from_numpy(projection.fade_q).to(self.device)
+        step_3e3 = torch.from_numpy(projection.step_3e3).to(self.device)
+        base_m3 = torch.from_numpy(projection.base_m3).to(self.device)
+        slot = torch.from_numpy(slot_m).to(self.device)
+
+        # Where each voxel falls: (m, i, j, k, 3), added in the order x, y, z.
+        along_x = base_m3[:, None] + step_3e3[0]
+        along_xy = along_x[:, :, None] + step_3e3[1]
+        x_z, y_z, z = (along_xy[:, :, :, None] + step_3e3[2]).unbind(-1)
+        x_px, y_px = x_z / z, y_z / z
+        is_inside = (z > 0) & (x_px >= 0) & (x_px < width) & (y_px >= 0) & (y_px < height)
+        pixel = torch.where(is_inside, y_px, 0).to(torch.int64) * width + torch.where(is_inside, x_px, 0).to(torch.int64)
+
+        # How far it lies in front of what is seen there, and how much that is worth.
+        rgbw = rgbw_p4[pixel]
+        distance = (depth_m_p[pixel] - z) * float(projection.quanta_per_m)
+        quantum = torch.round(distance.clamp(-QUANTA, QUANTA)).to(torch.int32)
+        is_seen = is_inside & (rgbw[..., 3] > 0) & (quantum > -QUANTA)
+        weight = ((rgbw[..., 3] * fade_q[(quantum + QUANTA).to(torch.int64)]) >> 8).clamp(min=1) * is_seen
+
+        volume.sdf_weight[slot] += torch.stack((weight * quantum, weight), dim=-1)
+        if volume.has_colour:
+            colour_weight = weight * (quantum.abs() <= projection.colour_quanta)
+            rgb_one = torch.cat((rgbw[..., :3], torch.ones_like(rgbw[..., 3:])), dim=-1)
+            volume.rgb_weight[slot] += rgb_one * colour_weight[..., None]
+
+
+class NumbaKernel(Kernel):
+    """The fast path on a CPU."""
+
+    def touch(self, view: View, volume: BlockVolume) -> I32:
+        from geomagic_dagster.cv.mesh_kernels import mark_touched
+
+        rays = _rays(view, volume)
+        z_m = rays.depth_m_hw[rays.depth_m_hw > 0]
+        direction_lowest_3 = rays.direction_w3.min(0) + rays.direction_h3.min(0)
+        direction_highest_3 = rays.direction_w3.max(0) + rays.direction_h3.max(0)
+        along_2 = np.array([z_m.min() + rays.offsets_m[0], z_m.max() + rays.offsets_m[-1]])
+        corners = np.stack([along * d for along in along_2 for d in (direction_lowest_3, direction_highest_3)])
+        lowest_3 = np.floor(corners.min(0) + rays.origin_3).astype(np.int64) - 1
+        highest_3 = np.floor(corners.max(0) + rays.origin_3).astype(np.int64) + 1
+        is_touched_xyz = np.zeros(highest_3 - lowest_3 + 1, np.bool_)
+        mark_touched(
+            rays.depth_m_hw, rays.direction_w3, rays.direction_h3, rays.origin_3, rays.offsets_m, lowest_3, is_touched_xyz
+        )
+        return (np.argwhere(is_touched_xyz) + lowest_3).astype(np.int32)
+
+    def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
+        from geomagic_dagster.cv.mesh_kernels import integrate
+
+        projection = _projection(view, volume, coords_m3)
+        integrate(
+            view.depth_m_hw,
+            view.rgbw_hw4,
+            projection.base_m3,
+            projection.step_3e3,
+            slot_m,
+            projection.fade_q,
+            projection.quanta_per_m,
+            projection.colour_quanta,
+            volume.sdf_weight.numpy(),
+            volume.rgb_weight.numpy(),
+        )
+
+
+# --- extract: marching cubes, chunk by chunk ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Triangles in units of voxels, before they become a Mesh."""
+
+    vertices_voxels_v3: F64
+    rgb_v3: NDArray[np.uint8]
+    triangles_f3: I64
+    voxel_m: float
+
+    def areas_m2_f(self) -> F64:
+        return np.linalg.norm(self.crosses_m2_f3(), axis=1) / 2
+
+    def crosses_m2_f3(self) -> F64:
+        """Face normals with twice the area as length."""
+        a, b, c = (self.vertices_voxels_v3[self.triangles_f3[:, i]] * self.voxel_m for i in range(3))
+        return np.cross(b - a, c - a)
+
+    def keep(self, is_kept_f: NDArray[np.bool_]) -> Surface:
+        """Only these triangles, and the vertices they use, in the order they were in."""
+        triangles_f3 = self.triangles_f3[is_kept_f]
+        is_used_v = np.zeros(len(self.vertices_voxels_v3), np.bool_)
+        is_used_v[triangles_f3] = True
+        renumbered_v = np.cumsum(is_used_v) - 1
+        return Surface(
+            self.vertices_voxels_v3[is_used_v], self.rgb_v3[is_used_v], renumbered_v[triangles_f3], self.voxel_m
+        )
+
+
+def extract(volume: BlockVolume, seen_weight: int) -> Surface:
+    """The zero surface where all eight corners of a cell were seen (marching cubes, Lorensen & Cline 1987, in
+    Lewiner's variant of 2003), counter-clockwise seen from the free side.
+
+    Chunks share a layer of voxels with their neighbours. A vertex on that layer comes from the same two voxels
+    in each chunk, at the same place to the bit; such vertices are merged, so there are no seams.
+    """
+    vertices, colours, triangles, is_border = [], [], [], []
+    offset = 0
+    for corner_3, sdf, sums in _chunks(volume, seen_weight):
+        from skimage.measure import marching_cubes
+
+        local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=_cells_to_march(sdf), gradient_direction="ascent")
+        vertices.append(local_v3.astype(np.float64) + corner_3)
+        colours.append(_colours_at(local_v3, sums))
+        triangles.append(triangles_f3.astype(np.int64) + offset)
+        is_border.append(((local_v3 == 0) | (local_v3 == CHUNK * BLOCK)).any(1))
+        offset += len(local_v3)
+    if not vertices:
+        return Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int64), volume.voxel_m)
+    same_as_v = _merge_exactly(np.vstack(vertices), np.concatenate(is_border))
+    merged = Surface(np.vstack(vertices), np.vstack(colours), same_as_v[np.vstack(triangles)], volume.voxel_m)
+    return merged.keep(np.ones(len(merged.triangles_f3), np.bool_))
+
+
+def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, I32 | None]]:
+    """For each chunk that holds a surface: its first voxel (3,), the TSDF (s, s, s) with NaN where nothing was
+    seen, and the colour sums (s, s, s, 4); s is one more than the chunk's voxels, for the shared layer."""
+    sdf_weight, rgb_weight = volume.sdf_weight.cpu().numpy(), volume.rgb_weight.cpu().numpy()
+    size = CHUNK * BLOCK + 1
+    steps = np.arange(CHUNK + 1)
+    neighbours_c3 = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+
+    def gathered(blocks: I32, slots: I64) -> I32:
+        cube = np.where((slots >= 0)[:, None, None, None, None], blocks[slots], 0)
+        cube = cube.reshape(CHUNK + 1, CHUNK + 1, CHUNK + 1, BLOCK, BLOCK, BLOCK, -1).transpose(0, 3, 1, 4, 2, 5, 6)
+        return cube.reshape(*[(CHUNK + 1) * BLOCK] * 3, -1)[:size, :size, :size]
+
+    for chunk_3 in np.unique(volume.sorted_coords_n3() // CHUNK, axis=0):
+        slots = volume.find(chunk_3 * CHUNK + neighbours_c3)
+        sums, weights = np.moveaxis(gathered(sdf_weight, slots).astype(np.int64), -1, 0)
+        is_seen = weights >= seen_weight
+        # Odd numerators are never zero; a vertex then lies on one edge alone and never on a voxel, where
+        # several would fall together.
+        sdf = ((2 * sums + 1) / (2 * QUANTA * np.maximum(weights, 1))).astype(np.float32)
+        sdf = np.copysign(np.maximum(np.abs(sdf), np.float32(1 / QUANTA)), sdf)
+        sdf[~is_seen] = np.nan
+        if _cells_to_march(sdf).any():
+            colours = gathered(rgb_weight, slots) if volume.has_colour else None
+            yield chunk_3.astype(np.int64) * (CHUNK * BLOCK), sdf, colours
+
+
+def _cells_to_march(sdf: F32) -> NDArray[np.bool_]:
+    """Cells whose corners were all seen and differ in sign. A cell is named by its last corner, as
+    skimage reads its mask."""
+    lowest, highest = sdf, sdf
+    for axis in range(3):
+        low, high = (np.take(a, range(0, a.shape[axis] - 1), axis) for a in (lowest, highest))
+        lowest = np.minimum(low, np.take(lowest, range(1, lowest.shape[axis]), axis))  # NaN stays NaN
+        highest = np.maximum(high, np.take(highest, range(1, highest.shape[axis]), axis))
+    mask = np.zeros(sdf.shape, np.bool_)
+    mask[1:, 1:, 1:] = (lowest < 0) & (highest > 0)
+    return mask
+
+
+def _colours_at(local_v3: F32, rgb_sums: I32 | None) -> NDArray[np.uint8]:
+    """Colour (v, 3) between the two voxels of the edge that a vertex lies on; grey where there is none."""
+    if rgb_sums is None:
+        return np.full((len(local_v3), 3), 128, np.uint8)
+    low_v3 = np.floor(local_v3).astype(np.int64)
+    high_v3 = np.ceil(local_v3).astype(np.int64)
+    share_high_v1 = (local_v3 - low_v3).max(1, keepdims=True).astype(np.float64)
+    total_v4 = np.zeros((len(local_v3), 4))
+    for corner_v3, share_v1 in ((low_v3, 1 - share_high_v1), (high_v3, share_high_v1)):
+        sums_v4 = rgb_sums[tuple(corner_v3.T)].astype(np.float64)
+        total_v4 += share_v1 * sums_v4 / np.maximum(sums_v4[:, 3:], 1)
+    rgb_v3 = np.rint(total_v4[:, :3] / np.maximum(total_v4[:, 3:], 1e-12))
+    return np.where(total_v4[:, 3:] > 0, rgb_v3, 128).astype(np.uint8)
+
+
+def _merge_exactly(vertices_v3: F64, is_border_v: NDArray[np.bool_]) -> I64:
+    """For each vertex the first one at the same place; only those on a chunk's border can have another."""
+    same_as_v = np.arange(len(vertices_v3))
+    border = np.flatnonzero(is_border_v)
+    _, first, inverse = np.unique(vertices_v3[border], axis=0, return_index=True, return_inverse=True)
+    same_as_v[border] = border[first][inverse.reshape(-1)]
+    return same_as_v
+
+
+# --- clean, decimate, finish ----------------------------------------------------------------------------------
+
+
+def without_small_pieces(surface: Surface, min_piece_m2: float) -> Surface:
+    """Removes connected pieces of less area: floaters, and specks behind a door."""
+    piece_v = _piece_of_vertices(len(surface.vertices_voxels_v3), surface.triangles_f3)
+    piece_f = piece_v[surface.triangles_f3[:, 0]]
+    area_m2 = np.bincount(piece_f, weights=surface.areas_m2_f())
+    return surface.keep(area_m2[piece_f] >= min_piece_m2)
+
+
+def _piece_of_vertices(count: int, triangles_f3: NDArray[np.integer]) -> I32:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges_e2 = np.vstack((triangles_f3[:, :2], triangles_f3[:, 1:]))
+    graph = coo_array((np.ones(len(edges_e2), np.bool_), (edges_e2[:, 0], edges_e2[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
+
+
+def decimated(surface: Surface, triangles: int) -> Surface:
+    """At most so many triangles, by quadric error (Garland & Heckbert 1997); colours of the nearest old vertex."""
+    import fast_simplification
+    from scipy.spatial import KDTree
+
+    if len(surface.triangles_f3) > triangles:
+        points_voxels, faces = fast_simplification.simplify(
+            surface.vertices_voxels_v3 * surface.voxel_m, surface.triangles_f3.astype(np.int32), target_count=triangles
+        )
+        points_voxels = points_voxels / surface.voxel_m
+        nearest = KDTree(surface.vertices_voxels_v3).query(points_voxels)[1]
+        surface = Surface(points_voxels, surface.rgb_v3[nearest], faces.astype(np.int64), surface.voxel_m)
+    return surface.keep(surface.areas_m2_f() > 1e-12)
+
+
+def finish(surface: Surface, voxel_m: float) -> Mesh:
+    """Metres, and a normal for each vertex: the mean of its triangles', weighted by area."""
+    crosses_f3 = surface.crosses_m2_f3()
+    count = len(surface.vertices_voxels_v3)
+    normals_v3 = np.stack(
+        [
+            sum(np.bincount(surface.triangles_f3[:, i], weights=crosses_f3[:, axis], minlength=count) for i in range(3))
+            for axis in range(3)
+        ],
+        axis=-1,
+    )
+    normals_v3 /= np.maximum(np.linalg.norm(normals_v3, axis=1, keepdims=True), 1e-30)
+    return Mesh(
+        vertices_world_m_v3=(surface.vertices_voxels_v3 * voxel_m).astype(np.float32),
+        triangles_f3=surface.triangles_f3.astype(np.int32),
+        rgb_v3=surface.rgb_v3,
+        normals_world_v3=normals_v3.astype(np.float32),
+        voxel_m=voxel_m,
+    )
+
+
+def measure_mesh(mesh: Mesh) -> dict[str, float]:
+    a, b, c = (mesh.vertices_world_m_v3[mesh.triangles_f3[:, i]].astype(np.float64) for i in range(3))
+    edges_e2 = np.sort(np.vstack([mesh.triangles_f3[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]), axis=1)
+    _, uses_e = np.unique(edges_e2, axis=0, return_counts=True)
+    extent_m_3 = np.ptp(mesh.vertices_world_m_v3, axis=0)
+    return {
+        "vertices": len(mesh.vertices_world_m_v3),
+        "triangles": len(mesh.triangles_f3),
+        "area_m2": float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2),
+        "pieces": int(_piece_of_vertices(len(mesh.vertices_world_m_v3), mesh.triangles_f3).max()) + 1,
+        "open_edges": int((uses_e == 1).sum()),
+        "non_manifold_edges": int((uses_e > 2).sum()),
+        "extent_max_m": float(extent_m_3.max()),
+        "height_m": float(extent_m_3[2]),
+    }
