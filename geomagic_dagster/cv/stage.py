@@ -273,10 +273,10 @@ def _code_sha256(module_name: str) -> str:
 
 
 def _is_module(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # `package.module.function`: the parent is no package
-        return False
+    """Whether a dotted name is a module; never imports it, nor (as find_spec would) the module whose function it is."""
+    parent = importlib.util.find_spec(name.rpartition(".")[0])
+    is_in_package = parent is not None and parent.submodule_search_locations is not None
+    return is_in_package and importlib.util.find_spec(name) is not None
 
 
 # --- what a stage may ask of whoever runs it -----------------------------------------------------
