@@ -19,8 +19,8 @@ from geomagic_dagster.cv.camera import invert_pose
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.scans.formats import F64, OPENGL_T_OPENCV_44, Finding, Reading
 
-DEPTH_FACTORS = (1000.0, 1e-3, 100.0, 0.01, 10.0, 0.1, 5.0, 0.2, 4.0, 0.25, 6.5535, 1 / 6.5535)
-"""Between the units that depth is stored in: metres, centimetres, millimetres, 1/5000, 1/4000, 1/6553.5 m."""
+UNIT_FACTORS = (100.0, 0.01, 10.0, 0.1, 5.0, 0.2, 4.0, 0.25, 6.5535, 1 / 6.5535)
+"""Between the units that depth is stored in, metres to millimetres apart: centimetres, 1/5000, 1/4000, 1/6553.5 m."""
 PAIRS = 24
 PAIR_POINTS = 4000
 PAIR_DEGREES = 15.0
@@ -30,6 +30,8 @@ MIN_OVERLAP = 0.1
 """Of one frame's points that have to fall on depth of the other."""
 AGREEMENT = 0.03
 """Median disagreement as a fraction of depth: 6 cm at 2 m. A HoloLens has 0.3 per cent, a Kinect 1."""
+AGREEMENT_M = 0.08
+"""And in metres: the larger depth is taken, the less its fraction tells."""
 DISAGREEMENT = 0.1
 """Beyond, nothing that is built from these poses is true to scale."""
 CLEARLY_BETTER = 0.4
@@ -52,14 +54,14 @@ def poses_against_depth(reading: Reading) -> tuple[list[Finding], float | None]:
 
     apart_m, fraction = fit(given_b44)
     measured = apart_m if np.isfinite(apart_m) else None
-    if fraction <= AGREEMENT:
+    if fraction <= AGREEMENT and apart_m <= AGREEMENT_M:
         return [], measured
     received = f"{centimetres(apart_m)} apart" if measured is not None else "frames that do not meet"
     promised = _Convention(False, reading.camera_axes, False, reading.zup_R_file_33)
     expected = f"neighbouring frames that agree to a few centimetres, with poses {promised.words()}"
 
     conventions = [(*fit(each.poses(file_b44)), each) for each, file_b44 in _conventions(reading, given_b44)]
-    factors = [(*fit(given_b44, each), each) for each in DEPTH_FACTORS]
+    factors = [(*fit(given_b44, each), each) for each in UNIT_FACTORS]
     best_m, best_fraction, best = min([*conventions, *factors], key=lambda each: each[1])
     if best_fraction <= min(AGREEMENT, CLEARLY_BETTER * fraction):
         if isinstance(best, _Convention):
@@ -124,6 +126,7 @@ class _Pair(NamedTuple):
     depth_b_m_hw: NDArray[np.float32]
     K_b_33: F64
 
+    @np.errstate(over="ignore", invalid="ignore")  # under a wrong convention points lie anywhere
     def disagreement(self, a_pose_44: F64, b_pose_44: F64, depth_factor: float = 1.0) -> tuple[float, float]:
         """Median |z of a's points in b - depth of b|, in metres and as a fraction of z; infinite without overlap."""
         points_a = self.points_a_m_3n * depth_factor
@@ -133,8 +136,7 @@ class _Pair(NamedTuple):
         x, y, z = x[in_front], y[in_front], z[in_front]
         height, width = self.depth_b_m_hw.shape
         K = self.K_b_33
-        with np.errstate(over="ignore", invalid="ignore"):  # under a wrong convention points lie anywhere
-            u, v = np.rint(x / z * K[0, 0] + K[0, 2]), np.rint(y / z * K[1, 1] + K[1, 2])
+        u, v = np.rint(x / z * K[0, 0] + K[0, 2]), np.rint(y / z * K[1, 1] + K[1, 2])
         inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
         z, seen = z[inside], self.depth_b_m_hw[v[inside].astype(int), u[inside].astype(int)] * depth_factor
         z, seen = z[seen > 0], seen[seen > 0]

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Scan
-from geomagic_dagster.scans.agreement import DEPTH_FACTORS, centimetres, poses_against_depth
+from geomagic_dagster.scans.agreement import UNIT_FACTORS, centimetres, poses_against_depth
 from geomagic_dagster.scans.files import UPLOAD_AGAIN
 from geomagic_dagster.scans.formats import F64, Finding, Reading, shortened
 from geomagic_dagster.scans.images import ImageHeader, image_header, what_it_is
@@ -148,6 +148,7 @@ def _facts(report: ScanReport) -> Iterator[tuple[str, str]]:
 # --- the checks, in the order in which they depend on each other --------------------------------
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what came may be any number at all
 def _check(reading: Reading) -> ScanReport:
     scan, recording = reading.scan, reading.scan.recording
     findings = list(reading.remarks)
@@ -492,7 +493,7 @@ def _depth_unit(median_m: float, metres_per_unit: float) -> Iterator[Finding]:
     if POSSIBLE_DEPTH_M[0] <= median_m <= POSSIBLE_DEPTH_M[1]:
         yield Finding("warning", "depth unit", expected, received, "Look whether the unit is right; else nothing.")
         return
-    fitting = [f for f in DEPTH_FACTORS if 1.0 <= median_m * f <= 5.0] or [1.0 / median_m]
+    fitting = [f for f in (1000.0, 1e-3, *UNIT_FACTORS) if 1.0 <= median_m * f <= 5.0] or [1.0 / median_m]
     stored = {1000.0: "metres stored where millimetres belong", 1e-3: "millimetres taken for metres"}
     like = stored.get(fitting[0], "another unit")
     yield Finding(

@@ -345,7 +345,7 @@ def _of_tar(file: IO[bytes], path: Path) -> dict[str, _File]:
                         else "a device or pipe"
                     )
                     _reject(
-                        member.name,
+                        str(PurePosixPath(member.name)),
                         "ordinary files in the tar",
                         what,
                         "Pack the scan again with what the links point to (tar --dereference --hard-dereference).",

@@ -72,6 +72,6 @@ def format_of(files: ScanFiles) -> Format:
     raise ScanRejected(
         files.path.name,
         expected="a room scan",
-        received=f"a {files.kind} with {len(files.names())} files of no known format ({shortened(files.names())})",
+        received=f"a {files.kind} of no known format, {len(files.names())} in all: {shortened(files.names())}",
         do="Known are " + "; ".join(f"{each.NAME}: {each.LOOKS_LIKE}" for each in known) + ".",
     )

@@ -34,7 +34,7 @@ def test_what_is_no_scan_is_told_what_was_found_and_what_is_known(tmp_path: Path
     with pytest.raises(ScanRejected) as refusal:
         read_scan(tmp_path)
     assert refusal.value.received == (
-        "a folder with 4 files of no known format (cat.jpg, invoice.pdf, notes 1.txt and 1 more)"
+        "a folder of no known format, 4 in all: cat.jpg, invoice.pdf, notes 1.txt and 1 more"
     )
     for each in known_formats():
         assert f"{each.NAME}: {each.LOOKS_LIKE}" in refusal.value.do
