@@ -47,9 +47,11 @@ def poses_against_depth(reading: Reading) -> tuple[list[Finding], float | None]:
     if not pairs:
         return [], None
 
+    def each(pose_b44: F64, depth_factor: float = 1.0) -> F64:
+        return np.array([pair.disagreement(pose_b44[pair.a], pose_b44[pair.b], depth_factor) for pair in pairs])
+
     def fit(pose_b44: F64, depth_factor: float = 1.0) -> tuple[float, float]:
-        each = np.array([pair.disagreement(pose_b44[pair.a], pose_b44[pair.b], depth_factor) for pair in pairs])
-        metres, fraction = np.median(each, axis=0).tolist()
+        metres, fraction = np.median(each(pose_b44, depth_factor), axis=0).tolist()
         return metres, fraction
 
     apart_m, fraction = fit(given_b44)
@@ -60,9 +62,9 @@ def poses_against_depth(reading: Reading) -> tuple[list[Finding], float | None]:
     promised = _Convention(False, reading.camera_axes, False, reading.zup_R_file_33)
     expected = f"neighbouring frames that agree to a few centimetres, with poses {promised.words()}"
 
-    conventions = [(*fit(each.poses(file_b44)), each) for each, file_b44 in _conventions(reading, given_b44)]
-    factors = [(*fit(given_b44, each), each) for each in UNIT_FACTORS]
-    best_m, best_fraction, best = min([*conventions, *factors], key=lambda each: each[1])
+    conventions = [(*fit(way.poses(file_b44)), way) for way, file_b44 in _conventions(reading, given_b44)]
+    factors = [(*fit(given_b44, factor), factor) for factor in UNIT_FACTORS]
+    best_m, best_fraction, best = min([*conventions, *factors], key=lambda fitted: fitted[1])
     if best_fraction <= min(AGREEMENT, CLEARLY_BETTER * fraction):
         if isinstance(best, _Convention):
             place, do = "poses", f"The poses are {best.words()}. {best.mend(promised)}"
@@ -72,9 +74,13 @@ def poses_against_depth(reading: Reading) -> tuple[list[Finding], float | None]:
             received += f"; with depth {best:.4g} times as large they are {centimetres(best_m)} apart"
         return [Finding("error", place, expected, received, do)], measured
     if measured is None:
+        overlapping = np.array([f for _, f in each(given_b44) if np.isfinite(f)])
+        agrees = len(overlapping) and float(np.median(overlapping)) <= DISAGREEMENT
+        apart = f"{len(pairs) - len(overlapping)} of {len(pairs)} pairs"
+        received = f"frames without overlap ({apart}), under any known convention of poses"
         do = "Walk slowly, so that each view shows much of the last one, and scan again."
-        received = "frames without overlap, under any known convention of poses"
-        return [Finding("error", "poses", "neighbouring frames that see the same surfaces", received, do)], measured
+        expected = "neighbouring frames that see the same surfaces"
+        return [Finding("warning" if agrees else "error", "poses", expected, received, do)], measured
     severity = "error" if fraction > DISAGREEMENT else "warning"
     received += f" ({fraction:.0%} of the depth), and no other known convention of poses fits"
     do = "Look at K, the times and the poses of the export; if tracking was poor, scan again, slowly, in good light."

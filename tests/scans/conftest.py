@@ -67,6 +67,12 @@ def box_room() -> Callable[..., Scan]:
     return make
 
 
+@pytest.fixture(scope="session")
+def see() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Colour and depth of the box room from any pose."""
+    return seen
+
+
 # --- the same scan as each app would write it, from the formats' own descriptions ------------------
 
 YUP_R_ZUP_33 = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])

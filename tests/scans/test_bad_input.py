@@ -589,6 +589,16 @@ def test_names_with_spaces_and_umlauts_work(
     assert read_scan(path).recording.rgb_hw3(3).shape == (48, 64, 3)
 
 
+def test_an_index_may_name_files_with_spaces_and_umlauts(
+    layouts: Layouts, box_room: Callable[..., Scan], tmp_path: Path
+) -> None:
+    layouts["tum_rgbd"](box_room(), tmp_path / "room")
+    (tmp_path / "room" / "rgb").rename(tmp_path / "room" / "Fläche, 2 Bilder")
+    index = (tmp_path / "room" / "rgb.txt").read_text().replace(" rgb/", " Fläche, 2 Bilder/")
+    (tmp_path / "room" / "rgb.txt").write_text(index, encoding="utf-8")
+    assert check_path(tmp_path / "room").errors == ()
+
+
 def test_single_lost_frames_are_kept_out_and_told(
     layouts: Layouts, box_room: Callable[..., Scan], tmp_path: Path
 ) -> None:

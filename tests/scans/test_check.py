@@ -188,6 +188,21 @@ def test_a_small_drift_is_no_error_and_a_larger_one_a_warning(box_room: Callable
     assert worst == [[], [], ["warning"]]
 
 
+def test_few_frames_that_overlap_and_agree_are_a_warning(
+    box_room: Callable[..., Scan], see: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+) -> None:
+    scan = box_room(8)
+    pose_b44 = scan.scan_T_cam_b44.copy()
+    half_turn = np.diag([-1.0, 1, -1, 1])
+    away = [2, 4, 6]  # frames that look away from what the others see: most neighbours do not overlap
+    pose_b44[away] = pose_b44[away] @ half_turn
+    views = [encode_png(see(pose)[1]) for pose in pose_b44]
+    recording = replace(scan.recording, depth=EncodedImages(views))
+    report = check_scan(replace(scan, recording=recording, scan_T_cam_b44=pose_b44))
+    assert [f.severity for f in report.findings] == ["warning"], worded(report)
+    assert "frames without overlap (6 of 7 pairs)" in report.findings[0].received
+
+
 # --- numbers --------------------------------------------------------------------------------------
 
 

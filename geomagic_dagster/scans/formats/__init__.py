@@ -57,7 +57,7 @@ class Finding:
     do: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """A scan, and what its reader can say beside it."""
 
@@ -129,18 +129,16 @@ def read_json(files: ScanFiles, name: str) -> dict[str, Any]:
     return content
 
 
-def rows(files: ScanFiles, name: str) -> list[tuple[str, list[str]]]:
-    """("poses.txt line 3", its words) of every line of a text file that is neither empty nor a # comment."""
-    found = []
-    for number, line in enumerate(read_text(files, name).splitlines(), start=1):
-        words = re.split(r"[\s,]+", line.strip())
-        if words != [""] and not words[0].startswith("#"):
-            found.append((f"{name} line {number}", words))
-    return found
+def text_lines(files: ScanFiles, name: str) -> list[tuple[str, str]]:
+    """("poses.txt line 3", the line) of every line of a text file that is neither empty nor a # comment."""
+    lines = enumerate((line.strip() for line in read_text(files, name).splitlines()), start=1)
+    return [(f"{name} line {number}", line) for number, line in lines if line and not line.startswith("#")]
 
 
 def numbers(values: Any, count: int, place: str) -> F64:
-    """(count,) float64 from words or JSON values. NaN and infinity pass. Raises: ScanRejected for all else."""
+    """(count,) float64 from a line of text or JSON values. NaN and infinity pass. Raises: ScanRejected for all else."""
+    if isinstance(values, str):
+        values = re.split(r"[\s,]+", values.strip())
     try:
         array = np.array([float(value) for value in values], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -152,8 +150,8 @@ def numbers(values: Any, count: int, place: str) -> F64:
 
 def read_matrix(files: ScanFiles, name: str, shape: tuple[int, int]) -> F64:
     """A matrix from a text file of numbers, row by row."""
-    words = [word for _, line in rows(files, name) for word in line]
-    return numbers(words, shape[0] * shape[1], name).reshape(shape)
+    text = " ".join(line for _, line in text_lines(files, name))
+    return numbers(text, shape[0] * shape[1], name).reshape(shape)
 
 
 def rotations_of_quaternions(xyzw_b4: F64, places: Sequence[str]) -> F64:

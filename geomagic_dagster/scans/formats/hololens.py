@@ -24,7 +24,7 @@ from geomagic_dagster.scans.formats import (
     left_out,
     numbers,
     read_matrix,
-    rows,
+    text_lines,
     tracked_frames,
     turned,
     untimed,
@@ -40,7 +40,7 @@ def recognises(files: ScanFiles) -> bool:
 
 
 def read(files: ScanFiles) -> Reading:
-    rgb_names, lines = _in_folder(files, "images"), rows(files, "poses.txt")
+    rgb_names, lines = _in_folder(files, "images"), text_lines(files, "poses.txt")
     if len(lines) != len(rgb_names):
         raise ScanRejected(
             "poses.txt",
@@ -48,7 +48,7 @@ def read(files: ScanFiles) -> Reading:
             received=f"{len(lines)} lines",
             do="Upload all images; line i belongs to the i-th of them.",
         )
-    pose_b44 = np.array([numbers(words, 16, place).reshape(4, 4) for place, words in lines])
+    pose_b44 = np.array([numbers(line, 16, place).reshape(4, 4) for place, line in lines])
     index, remarks = tracked_frames(pose_b44, rgb_names, "poses.txt")
 
     depth_by_stem = {PurePosixPath(name).stem: name for name in _in_folder(files, "depth")}

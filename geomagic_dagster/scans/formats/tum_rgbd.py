@@ -32,7 +32,7 @@ from geomagic_dagster.scans.formats import (
     read_matrix,
     read_text,
     rotations_of_quaternions,
-    rows,
+    text_lines,
     tracked_frames,
 )
 
@@ -110,15 +110,13 @@ def read(files: ScanFiles) -> Reading:
 def _index(files: ScanFiles, name: str) -> tuple[F64, list[str]]:
     """Times (n,) and file names of rgb.txt or depth.txt."""
     times, names = [], []
-    for place, words in rows(files, name):
+    for place, line in text_lines(files, name):
+        words = line.split(maxsplit=1)  # a name may hold spaces
         if len(words) != 2:
             raise ScanRejected(
-                place,
-                expected="a time and a file name",
-                received=" ".join(words)[:80],
-                do="Write one image a line, names without spaces.",
+                place, expected="a time and a file name", received=line[:80], do="Write one image a line."
             )
-        times.append(numbers(words[:1], 1, place)[0])
+        times.append(numbers(words[0], 1, place)[0])
         names.append(named_file(files, words[1], place))
     if not names:
         raise ScanRejected(name, expected="lines of time and file name", received="none", do="Upload the whole index.")
@@ -142,9 +140,9 @@ def _nearest(wanted_s: F64, times_s: F64) -> np.ndarray:
 
 def _poses_at(files: ScanFiles, times_s: F64) -> F64:
     """(b, 4, 4) the pose nearest in time; NaN where none is within reach."""
-    lines = rows(files, "groundtruth.txt")
+    lines = text_lines(files, "groundtruth.txt")
     places = [place for place, _ in lines]
-    table = np.array([numbers(words, 8, place) for place, words in lines]).reshape(-1, 8)
+    table = np.array([numbers(line, 8, place) for place, line in lines]).reshape(-1, 8)
     if not len(table):
         raise ScanRejected(
             "groundtruth.txt",
