@@ -213,25 +213,26 @@ def _glb(mesh: Mesh, has_colour: bool) -> bytes:
     would all become 0 or 1), so they are stored in 16 bits, with an alpha of 1 to keep rows of four bytes.
     """
     import trimesh
+    from trimesh.exchange.gltf import export_glb
+    from trimesh.visual import TextureVisuals
+    from trimesh.visual.material import PBRMaterial
 
-    attributes: dict[str, NDArray[Any]] = {}
+    attributes: dict[str, Any] = {}
     if has_colour:
         linear_v3 = np.rint(srgb_to_linear(mesh.rgb_v3).astype(np.float64) * 65535.0).astype(np.uint16)
         attributes["_COLOR"] = np.pad(linear_v3, ((0, 0), (0, 1)), constant_values=65535)
-    material = trimesh.visual.material.PBRMaterial(
-        name="room", metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True
-    )
+    material = PBRMaterial(name="room", metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
     room = trimesh.Trimesh(
         world_to_room(mesh.vertices_world_m_v3),
         mesh.triangles_f3,
         vertex_normals=world_to_room(mesh.normals_world_v3),
         vertex_attributes=attributes,
-        visual=trimesh.visual.TextureVisuals(material=material),
+        visual=TextureVisuals(material=material),
         process=False,
     )
     scene = trimesh.Scene()
     scene.add_geometry(room, node_name="room", geom_name="room")
-    return trimesh.exchange.gltf.export_glb(scene, include_normals=True, tree_postprocessor=_finish_gltf)
+    return export_glb(scene, include_normals=True, tree_postprocessor=_finish_gltf)
 
 
 def _finish_gltf(tree: dict[str, Any]) -> None:
@@ -319,7 +320,7 @@ class _Surface:
         """What rays from these points in these directions (of any length) meet first."""
         if len(self.triangles_f3) == 0:
             none_0 = np.zeros(0, np.float32)
-            return _Hits(np.zeros(0, np.int64), none_0, np.zeros((0, 3), np.float32), none_0)
+            return _Hits(np.zeros(0, np.int64), none_0, none_0.reshape(0, 3), none_0)
         found = self._embree_scene.run(
             (origin_m_n3 - self.centre_m_3).astype(np.float32), direction_n3.astype(np.float32), output=True
         )
@@ -352,14 +353,12 @@ class _Camera:
         In camera axes a point is in view where |x - cx| <= tx (z - cz), and so for y: two bounds for each of
         cx and cy, which leave room for each other only where the camera (cx, cy, cz) stands far enough back.
         """
-        towards_viewer_3 = np.array([
-            np.cos(elevation_rad) * np.cos(azimuth_rad), np.cos(elevation_rad) * np.sin(azimuth_rad),
-            np.sin(elevation_rad),
-        ])  # fmt: skip
+        level = np.cos(elevation_rad)
+        towards_viewer_3 = np.array([level * np.cos(azimuth_rad), level * np.sin(azimuth_rad), np.sin(elevation_rad)])
         right_3 = np.array([-np.sin(azimuth_rad), np.cos(azimuth_rad), 0.0])
         world_R_cam_33 = np.stack((right_3, np.cross(-towards_viewer_3, right_3), -towards_viewer_3), axis=1)
         focal_px = height / 2.0 / np.tan(FIELD_OF_VIEW_RAD / 2.0)
-        points_cam_n3 = points_m_n3 @ world_R_cam_33
+        points_cam_n3 = np.einsum("ni,ij->nj", points_m_n3, world_R_cam_33)  # no BLAS, see rays
         centre_cam_3 = np.full(3, np.inf)
         for axis, size in enumerate((width, height)):
             slope = FRAME_FILL * size / 2.0 / focal_px
@@ -370,15 +369,11 @@ class _Camera:
         return cls(world_R_cam_33, world_R_cam_33 @ centre_cam_3, focal_px, width, height)
 
     def rays(self, x_px_n: F64, y_px_n: F64) -> tuple[F64, F64]:
-        direction_cam_n3 = np.stack(
-            (
-                (x_px_n - (self.width_px - 1) / 2.0) / self.focal_px,
-                (y_px_n - (self.height_px - 1) / 2.0) / self.focal_px,
-                np.ones_like(x_px_n),
-            ),
-            axis=1,
-        )
-        direction_n3 = direction_cam_n3 @ self.world_R_cam_33.T
+        right_3, down_3, forward_3 = self.world_R_cam_33.T
+        across_n1 = ((x_px_n - (self.width_px - 1) / 2.0) / self.focal_px)[:, None]
+        along_n1 = ((y_px_n - (self.height_px - 1) / 2.0) / self.focal_px)[:, None]
+        # no matrix product: how BLAS rounds depends on the number of threads
+        direction_n3 = across_n1 * right_3 + along_n1 * down_3 + forward_3
         return np.broadcast_to(self.centre_m_3, direction_n3.shape), direction_n3
 
 
@@ -482,8 +477,11 @@ def _draw(surface: _Surface, rays: Rays, height: int, width: int, cut_z_m: float
 
 
 def _from_cut(origin_m_n3: F64, direction_n3: F64, cut_z_m: float) -> tuple[F64, F64, F64]:
-    """The same rays, beginning where they come down through the cut, and how far along that is: an exact cut, straight
-    also through triangles that cross it. Every ray of both pictures points down."""
+    """The same rays, beginning where they come down through the cut, and how far along that is.
+
+    So the cut is exact, straight also through triangles that cross it. It needs rays that point down: those of
+    top.png do, and those of preview.png since view_elevation_rad is above half the field of view.
+    """
     start_n = np.maximum((cut_z_m - origin_m_n3[:, 2]) / direction_n3[:, 2], 0.0)
     return origin_m_n3 + start_n[:, None] * direction_n3, direction_n3, start_n
 
