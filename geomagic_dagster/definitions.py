@@ -38,9 +38,13 @@ VARIABLES = {
 }
 
 
+def home_from(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("GEOMAGIC_HOME") or ".home").expanduser().absolute()
+
+
 def places_from(environment: Mapping[str, str]) -> Places:
     """The places that the environment names; folders become absolute, since steps run in other processes."""
-    home = Path(environment.get("GEOMAGIC_HOME") or ".home").expanduser().absolute()
+    home = home_from(environment)
     said = {field: environment[variable] for variable, field in VARIABLES.items() if environment.get(variable)}
     folders = {name: said[name] for name in said if name not in ("device",) and "://" not in said[name]}
     return Places.in_home(

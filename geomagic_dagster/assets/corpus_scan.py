@@ -34,7 +34,7 @@ def corpus_scan_asset(release: str) -> AssetsDefinition:
         description="A scan of the corpus, read and checked.",
         retry_policy=retry_policy(2),
     )
-    def scan(context: AssetExecutionContext, places: Places) -> MaterializeResult:
+    def scan(context: AssetExecutionContext, places: Places) -> Any:
         name = context.partition_key
         with sorted_failures(f"corpus scan {name}"):
             recompute = must_recompute(context.run.tags)

@@ -11,6 +11,6 @@ from dagster import Backoff, Jitter, RetryPolicy
 FIRST_DELAY_S = 2.0
 
 
-def retry_policy(retries: int, first_delay_s: float = FIRST_DELAY_S) -> RetryPolicy:
+def retry_policy(retries: int) -> RetryPolicy:
     """Waits up to 2, 6, 14, ... s: exponential, and a random part of it, so that many steps do not return at once."""
-    return RetryPolicy(max_retries=retries, delay=first_delay_s, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)
+    return RetryPolicy(max_retries=retries, delay=FIRST_DELAY_S, backoff=Backoff.EXPONENTIAL, jitter=Jitter.FULL)

@@ -38,13 +38,14 @@ class ArtefactIOManager(ConfigurableIOManager):
     def load_input(self, context: InputContext) -> Artefact:
         store = self.places.store()
         names = _names(context, context.upstream_output)
-        with sorted_failures(context.name):
+        what = context.name if context.has_input_name else context.asset_key.to_user_string()
+        with sorted_failures(what):
             for name in names:
                 if artefact := store.pointed(name):
                     return artefact
             raise Broken(
-                f"input {context.name}: expected a saved artefact; got none under "
-                f"{' or '.join('/'.join(name) for name in names)} in {store.url}. Run the step {context.name} first."
+                f"input {what}: expected a saved artefact; got none under "
+                f"{' or '.join('/'.join(name) for name in names)} in {store.url}. Run the step {what} first."
             )
 
 
@@ -52,8 +53,8 @@ def _names(context: InputContext | OutputContext, maker: OutputContext | None) -
     """Under which names the artefact of a step is remembered; that of the run goes before that of the partition,
     so that two runs of one partition at the same time never mix."""
     names: list[tuple[str, ...]] = []
-    if maker is not None and maker.step_key != NO_STEP:
-        with suppress(DagsterInvariantViolationError):  # a re-execution whose earlier runs did not make it either
+    with suppress(DagsterInvariantViolationError):  # Dagster's way to say that no run of this lineage made it
+        if maker is not None and maker.step_key != NO_STEP:
             names.append(("runs", maker.run_id, maker.step_key))
     if context.has_asset_key:
         names.append(("assets", *context.asset_key.path, context.asset_partition_key))

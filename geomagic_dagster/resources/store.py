@@ -23,7 +23,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -304,7 +304,8 @@ class ArtefactStore:
         partial = self._new_partial(identity)
         try:
             for name in (*record["files"], RECORD):
-                self.fs.get_file(self._remote("artefacts", stage, identity, name), str(partial / name))
+                with suppress(FileNotFoundError):  # said below, in words
+                    self.fs.get_file(self._remote("artefacts", stage, identity, name), str(partial / name))
             self._check_files(partial, stage, identity, record)
             self._moved(partial, folder)
         finally:

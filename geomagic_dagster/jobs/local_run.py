@@ -1,0 +1,104 @@
+"""`process_scan` for one scan, in this process: what `make run` does.
+
+Belongs here: starting the job without a daemon, and reading what it did out of its events. Does not belong
+here: what a person sees of it (cli.py). The run appears in the UI like any other.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
+
+from geomagic_dagster.cv.stage import SOURCE, ScanRejected, report_progress_to
+from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
+
+REPOSITORY = Path(__file__).parents[2]
+NO_NUMBERS = ("peak_memory_mb", "seconds")
+"""Floats in a step's metadata that say what it cost, not what it made."""
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    seconds: float
+    numbers: dict[str, float]
+    is_reused: bool
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """What became of a scan: a package, or the sentence that says why not."""
+
+    run_id: str
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+    package: Path | None
+    failure: str
+    is_rejected: bool
+
+
+def dagster_home(home: Path) -> Path:
+    """Dagster's own folder, with the embedded default in it where there is no dagster.yaml yet."""
+    folder = home / "dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    default = REPOSITORY / "dagster.yaml"
+    if default.is_file() and not (folder / "dagster.yaml").exists():
+        shutil.copyfile(default, folder / "dagster.yaml")
+    return folder
+
+
+def process_here(
+    defs: Definitions, upload: Path, report: Callable[[str, int, int | None], None] | None = None
+) -> LocalRun:
+    """Runs the job to its end; `report(what, done, total)` hears of every long loop of the stages."""
+    job = defs.resolve_job_def(JOB)
+    run_config: dict[str, Any] = {
+        "ops": {SOURCE: {"config": {"upload": str(upload)}}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
+    report_progress_to(report)
+    try:
+        with DagsterInstance.get() as instance:
+            result = job.execute_in_process(
+                run_config=run_config, instance=instance, tags={"geomagic/scan": upload.name}, raise_on_error=False
+            )
+    finally:
+        report_progress_to(None)
+    return _read(result)
+
+
+def _read(result: ExecuteInProcessResult) -> LocalRun:
+    outputs: dict[str, dict[str, Any]] = {}
+    steps, warnings, failure, is_rejected = [], [], "", False
+    for event in result.all_events:
+        name = str(event.step_key)
+        if event.is_successful_output:
+            outputs[name] = {key: value.value for key, value in event.step_output_data.metadata.items()}
+            warnings += [str(outputs[name]["out_of_range"])] if "out_of_range" in outputs[name] else []
+        elif event.is_step_success:
+            numbers = {k: v for k, v in outputs[name].items() if isinstance(v, float) and k not in NO_NUMBERS}
+            seconds = event.step_success_data.duration_ms / 1000
+            steps.append(Step(name, seconds, numbers, bool(outputs[name].get("reused"))))
+        elif event.is_step_failure:
+            data = event.step_failure_data
+            failure = str(data.user_failure_data.description if data.user_failure_data else data.error_display_string)
+            is_rejected = _is_caused_by(data.error, ScanRejected.__name__)
+    package = outputs.get(PUBLISH, {}).get("package")
+    return LocalRun(
+        run_id=result.run_id,
+        steps=tuple(steps),
+        warnings=tuple(warnings),
+        package=Path(str(package)) if result.success and package else None,
+        failure=failure,
+        is_rejected=is_rejected,
+    )
+
+
+def _is_caused_by(error: Any, class_name: str) -> bool:
+    """Whether an error that crossed a process border has a class of this name anywhere in its causes."""
+    return error is not None and (error.cls_name == class_name or _is_caused_by(error.cause, class_name))
