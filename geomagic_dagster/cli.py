@@ -7,15 +7,24 @@ Everything heavy is imported inside the commands, so that `geomagic --help` answ
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="From a phone's room scan to an AR-ready room.")
+if TYPE_CHECKING:
+    from geomagic_dagster.jobs.local_run import LocalRun
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From a phone's room scan to an AR-ready room.",
+)
 scan_app = typer.Typer(no_args_is_help=True, help="Look at room scans, and make some up.")
 corpus_app = typer.Typer(no_args_is_help=True, help="The known scans that changes are judged on.")
 app.add_typer(scan_app, name="scan")
@@ -26,14 +35,27 @@ Seed = Annotated[int, typer.Option(help="Which made-up room; the same seed gives
 
 @app.command()
 def run(
-    scan: Annotated[Path | None, typer.Argument(help="A scan: folder, zip or tar. Without one: a made-up room.")] = None,
+    scan: Annotated[
+        Path | None, typer.Argument(help="A scan: folder, zip or tar. Without one: a made-up room.")
+    ] = None,
     seed: Seed = 1,
 ) -> None:
     """Turn a room scan into an AR package, through the Dagster job `process_scan`, in this process."""
     with _plain_errors():
-        from geomagic_dagster.local_run import run_locally
+        from geomagic_dagster.definitions import defs, home_from
+        from geomagic_dagster.jobs.local_run import dagster_home, process_here
 
-        raise typer.Exit(run_locally(scan, seed))
+        home = home_from(os.environ)
+        os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home)))
+        if scan is None:
+            scan = home / "made-up" / f"room-{seed}"
+            if not scan.exists():
+                print(f"making up room {seed} and scanning it ...", file=sys.stderr)
+                _write_made_up_scan(scan, seed, frames=150, clean=False)
+        with _bars() as report:
+            done = process_here(defs, scan.absolute(), report)
+    _print_run(done)
+    raise typer.Exit(0 if done.package else 2 if done.is_rejected else 1)
 
 
 @app.command()
@@ -42,10 +64,17 @@ def ui(
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
 ) -> None:
     """Dagster's webserver and daemon, with the upload sensor on."""
-    with _plain_errors():
-        from geomagic_dagster.local_run import serve
+    from geomagic_dagster.definitions import home_from, places_from
+    from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 
-        serve(host, port)
+    os.environ.setdefault("GEOMAGIC_HOME", str(home_from(os.environ)))
+    os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
+    inbox = Path(places_from(os.environ).inbox)
+    inbox.mkdir(parents=True, exist_ok=True)
+    print(f"http://{host}:{port}   uploads: {inbox}", file=sys.stderr)
+    dagster = Path(sys.executable).with_name("dagster")
+    arguments = ["dev", "-w", str(REPOSITORY / "workspace.yaml"), "-h", host, "-p", str(port)]
+    os.execv(dagster, [str(dagster), *arguments])
 
 
 @app.command()
@@ -56,12 +85,20 @@ def stages() -> None:
 
     from geomagic_dagster.cv.stage import find_stages
 
-    table = Table("stage", "takes", "makes", "version", "deadline", "retries", "settings", title="the journey of a scan")
+    table = Table(
+        "stage", "takes", "makes", "version", "deadline", "retries", "settings", title="the journey of a scan"
+    )
     for each in find_stages():
         settings = "\n".join(f"{name} = {field.default}" for name, field in each.params.model_fields.items())
         deadline = f"{each.timeout_s / 60:g} min"
         table.add_row(
-            each.name, ", ".join(each.inputs), each.returns.__name__, each.version, deadline, str(each.retries), settings
+            each.name,
+            ", ".join(each.inputs),
+            each.returns.__name__,
+            each.version,
+            deadline,
+            str(each.retries),
+            settings,
         )
     Console().print(table)
 
@@ -88,34 +125,89 @@ def make_up(
 ) -> None:
     """Make up a furnished room and scan it; the truth is known exactly (see scans/made_up)."""
     with _plain_errors():
-        from geomagic_dagster.local_run import write_made_up_scan
-
-        write_made_up_scan(out, seed, frames=frames, clean=clean)
-        print(out)
+        _write_made_up_scan(out, seed, frames=frames, clean=clean)
+    print(out)
 
 
 @corpus_app.command()
 def add(
-    path: Annotated[Path | None, typer.Argument(help="A scan whose owner agreed to research. Without one: a made-up room.")] = None,
+    path: Annotated[
+        Path | None, typer.Argument(help="A scan whose person agreed to research. Without one: a made-up room.")
+    ] = None,
     seed: Seed = 1,
+    agreed: Annotated[
+        bool, typer.Option("--agreed", help="The person agreed to research outside of the scan's own record.")
+    ] = False,
 ) -> None:
     """Take a scan into the corpus; it appears as a partition of every stage's asset."""
     with _plain_errors():
-        from geomagic_dagster.corpus.scans import add as add_scan
-        from geomagic_dagster.definitions import Places
+        from geomagic_dagster.corpus import scans
+        from geomagic_dagster.definitions import places_from
 
-        print(add_scan(path if path is not None else seed, Places.from_environment()))
+        corpus = Path(places_from(os.environ).corpus)
+        if path is None:
+            print(scans.add_made_up(seed, corpus))
+        else:
+            print(scans.add(path, corpus, consent="research" if agreed else None))
 
 
 @corpus_app.command("list")
 def list_corpus() -> None:
     """Name the scans of the corpus."""
-    with _plain_errors():
-        from geomagic_dagster.corpus.scans import names
-        from geomagic_dagster.definitions import Places
+    from geomagic_dagster.corpus.scans import names
+    from geomagic_dagster.definitions import places_from
 
-        for name in names(Places.from_environment()):
-            print(name)
+    for name in names(Path(places_from(os.environ).corpus)):
+        print(name)
+
+
+def _write_made_up_scan(out: Path, seed: int, *, frames: int, clean: bool) -> None:
+    from dataclasses import replace
+
+    from geomagic_dagster.scans.formats import canonical
+    from geomagic_dagster.scans.made_up import CLEAN, PHONE, make_room, scan_room
+
+    options = (CLEAN if clean else PHONE).but(frames=frames)
+    canonical.write(replace(scan_room(make_room(seed), options).scan, name=out.name), out)
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar for every long loop of the stages, on a terminal and in a log alike."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
+        tasks = {"all": bars.add_task("process_scan", total=None)}
+
+        def report(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done if done >= 0 else total)
+
+        yield report
+        bars.update(tasks["all"], total=1, completed=1)
+
+
+def _print_run(done: LocalRun) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "seconds", "numbers", title=f"process_scan, run {done.run_id[:8]}")
+    for step in done.steps:
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in step.numbers.items())
+        table.add_row(step.name, "reused" if step.is_reused else f"{step.seconds:.2f}", numbers)
+    console = Console()
+    console.print(table)
+    for warning in done.warnings:
+        console.print(warning, style="yellow", highlight=False, soft_wrap=True)
+    if done.package is None:
+        print(done.failure, file=sys.stderr)
+    else:
+        for file in sorted(done.package.iterdir()):
+            console.print(f"  {file}  {file.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
+    console.print("The run with its pictures, and the stages as assets:  make ui", highlight=False)
 
 
 @contextmanager

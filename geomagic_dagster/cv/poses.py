@@ -256,11 +256,12 @@ def _disagreement_with_used(
 def _up_from_floor(views: _Views, scan_T_cam_b44: F64, is_used_b: NDArray[np.bool_]) -> F64:
     """(3,) direction that is up in the scan: most horizontal surfaces of a room (floor, ceiling, tables) agree on it.
 
-    A camera is held level about one of its image axes; that tells up from sideways, roughly.
+    A camera is held level about one of its image axes; that tells up from sideways, roughly. Nobody scans with
+    the picture upside down: from depth alone a ceiling seen so would pass for a floor.
     """
     points_p3, normals_p3, area_p = views.points_and_normals(scan_T_cam_b44, is_used_b)
     best_score, best_up_3 = 0.0, None
-    for axis, sign in ((1, -1.0), (1, 1.0), (0, -1.0), (0, 1.0)):
+    for axis, sign in ((1, -1.0), (0, -1.0), (0, 1.0)):
         mean_3 = sign * scan_T_cam_b44[is_used_b, :3, axis].mean(0)
         steadiness = float(np.linalg.norm(mean_3))
         if steadiness < 0.3:

@@ -16,13 +16,13 @@ __all__ = ["clean", "framed_and_posed", "phone", "with_poses"]
 @cache
 def clean(seed: int = 1, count: int = 40) -> MadeUpScan:
     """A perfect scan of 160 x 120."""
-    return scan_room(make_room(seed), replace(CLEAN, frames=count, width=160, height=120))
+    return scan_room(make_room(seed), CLEAN.but(frames=count, size_wh=(160, 120)))
 
 
 @cache
 def phone(seed: int = 1, count: int = 60) -> MadeUpScan:
     """A scan as a phone makes it, 320 x 240."""
-    return scan_room(make_room(seed), replace(PHONE, frames=count))
+    return scan_room(make_room(seed), PHONE.but(frames=count))
 
 
 def with_poses(scan: Scan, scan_T_cam_b44) -> Scan:

@@ -54,7 +54,10 @@ def test_a_blurred_frame_stays_where_no_neighbour_sees_the_same():
 
 def test_of_frames_from_one_place_the_sharpest_stays():
     scan = only(clean().scan, [0, 5, 5, 5, 10])
-    softer = edited(scan, {1: lambda image: cv2.GaussianBlur(image, (3, 3), 0.6), 3: lambda image: cv2.GaussianBlur(image, (3, 3), 0.6)})
+    softer = edited(
+        scan,
+        {1: lambda image: cv2.GaussianBlur(image, (3, 3), 0.6), 3: lambda image: cv2.GaussianBlur(image, (3, 3), 0.6)},
+    )
     kept = frames(softer)
     np.testing.assert_array_equal(kept.scan_frame_b, [0, 2, 4])
     assert all(reason.startswith("redundant: the camera moved 0.0 cm") for _, reason in kept.dropped)
