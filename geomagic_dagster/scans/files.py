@@ -71,7 +71,7 @@ class ScanFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self.stem = ARCHIVE_SUFFIX.sub("", self.path.resolve().name)
+        self.stem = ARCHIVE_SUFFIX.sub("", Path(os.path.realpath(path)).name)
         """What the upload is called, without the ending of an archive."""
         try:
             kind, found = self._found()
@@ -277,7 +277,7 @@ def _of_folder(folder: Path) -> dict[str, _File]:
             relative = path.relative_to(root).as_posix()
             if _is_ignored(relative):
                 continue
-            target = path.resolve()
+            target = Path(os.path.realpath(path))  # unlike resolve(), bears links that lead in a circle
             if path.is_symlink() and not (target.is_relative_to(root) and target.is_file()):
                 _reject(
                     relative,

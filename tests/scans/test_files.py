@@ -224,6 +224,11 @@ def linked_folder(at: Path) -> Path:
     return at / "scan"
 
 
+def link_to_itself(at: Path) -> Path:
+    (fill(at / "scan") / "loop.png").symlink_to("loop.png")
+    return at / "scan"
+
+
 def pipe_in_folder(at: Path) -> Path:
     os.mkfifo(fill(at / "scan") / "pipe.png")
     return at / "scan"
@@ -282,6 +287,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str, str]] = {  # what it is: h
     "truncated tar.gz": (lambda at: cut(PACKINGS["tar.gz"](at), 0.7), "cut short or damaged", "Upload it again"),
     "symlink out of the folder": (symlink_out_of_folder, "a symbolic link to", "Put the file itself"),
     "symlinked folder": (linked_folder, "a symbolic link to", "Put the file itself"),
+    "link to itself": (link_to_itself, "a symbolic link to loop.png", "Put the file itself"),
     "pipe in the folder": (pipe_in_folder, "a device, pipe or socket", "Remove it"),
     "empty folder": (empty_folder, "a folder without any file", "Upload it again"),
     "empty zip": (lambda at: zipped(at / "s.zip", {}), "a zip without any file", "Upload it again"),
