@@ -88,7 +88,7 @@ def check_path(path: Path | str) -> ScanReport:
     try:
         return _check(read_all(path))
     except ScanRejected as rejected:
-        return ScanReport(Path(path).name, (_error_of(rejected),))
+        return ScanReport(os.path.basename(os.path.abspath(path)), (_error_of(rejected),))
 
 
 def check_scan(scan: Scan) -> ScanReport:

@@ -70,7 +70,7 @@ class ScanFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.abspath(path))  # "." has no name
         self.stem = ARCHIVE_SUFFIX.sub("", Path(os.path.realpath(path)).name)
         """What the upload is called, without the ending of an archive."""
         try:
