@@ -31,6 +31,11 @@ _STEP_OFF_M = 1e-4  # shadow rays start this far above the surface
 _SKIRTING_M = 0.07
 
 
+compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+"""Without reference counts: with them each call that passes the scene counts its 30 arrays up and down, atomically,
+and everything takes ten times as long (and longer on two threads). So no kernel may allocate an array."""
+
+
 class Scene(NamedTuple):
     """All that rays can meet, as arrays: k walls, p solids in g groups, q decals, m materials. World frame, metres."""
 
@@ -83,7 +88,7 @@ class Scene(NamedTuple):
 # --- what a ray meets ------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _slab(origin, direction, half, near, far):
     """Narrows the interval (near, far) of a ray to where |coordinate| <= half."""
     if abs(direction) < 1e-14:
@@ -97,7 +102,7 @@ def _slab(origin, direction, half, near, far):
     return max(near, a), min(far, b)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _enter_solid(s, p, ox, oy, oz, dx, dy, dz):
     """Ray parameter at which the ray enters solid p; infinity where it misses or starts inside."""
     cos, sin = s.solid_cos_sin_p2[p, 0], s.solid_cos_sin_p2[p, 1]
@@ -127,7 +132,7 @@ def _enter_solid(s, p, ox, oy, oz, dx, dy, dz):
     return near
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _misses_group(s, g, ox, oy, oz, dx, dy, dz, limit):
     near, far = 0.0, limit
     low, high = s.group_low_g3, s.group_high_g3
@@ -137,7 +142,7 @@ def _misses_group(s, g, ox, oy, oz, dx, dy, dz, limit):
     return near > far
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _enter_wall(s, i, ox, oy, oz, dx, dy, dz):
     """Ray parameter at which a ray from inside meets wall i; infinity where it misses or passes the opening."""
     ex, ey = s.along_k2[i, 0], s.along_k2[i, 1]
@@ -157,7 +162,7 @@ def _enter_wall(s, i, ox, oy, oz, dx, dy, dz):
     return t
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def first_hit(s, ox, oy, oz, dx, dy, dz):
     """(ray parameter, surface) of what a ray that starts inside the room meets first. It always meets something."""
     k = s.corner_k2.shape[0]
@@ -186,7 +191,7 @@ def first_hit(s, ox, oy, oz, dx, dy, dz):
     return best, surface
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _is_blocked(s, ox, oy, oz, dx, dy, dz, limit):
     """Does a wall or a solid other than glass stand before ray parameter `limit`?"""
     for g in range(s.group_low_g3.shape[0]):
@@ -201,14 +206,14 @@ def _is_blocked(s, ox, oy, oz, dx, dy, dz, limit):
     return False
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _local(s, p, x, y, z):
     rx, ry = x - s.solid_centre_p3[p, 0], y - s.solid_centre_p3[p, 1]
     cos, sin = s.solid_cos_sin_p2[p, 0], s.solid_cos_sin_p2[p, 1]
     return cos * rx + sin * ry, cos * ry - sin * rx, z - s.solid_centre_p3[p, 2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _face(s, p, lx, ly, lz):
     """Which face of solid p a surface point lies on: 0 x, 1 y, 2 z; of a cylinder 0 side, 2 cap."""
     off_z = abs(abs(lz) - s.solid_half_p3[p, 2])
@@ -221,7 +226,7 @@ def _face(s, p, lx, ly, lz):
     return 1 if off_y <= off_z else 2
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _normal(s, surface, x, y, z):
     """Outward normal (towards the free side) at a point of a surface."""
     k = s.corner_k2.shape[0]
@@ -245,7 +250,7 @@ def _normal(s, surface, x, y, z):
     return cos * nx - sin * ny, sin * nx + cos * ny, 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _material(s, surface):
     k = s.corner_k2.shape[0]
     if surface < k:
@@ -255,7 +260,7 @@ def _material(s, surface):
     return s.solid_material_p[surface - k - 2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def cast_depth(s, world_T_cam_44, K_33, depth_m_hw, surface_hw, cosine_hw):
     """Depth along the camera's z, the surface, and the cosine of the angle to its normal, for every pixel.
 
@@ -280,7 +285,7 @@ def cast_depth(s, world_T_cam_44, K_33, depth_m_hw, surface_hw, cosine_hw):
 # --- texture ---------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _hash(a, b, c, seed):
     """A number in 0..1 for a cell of a grid (integer mixing as in xxHash's finish)."""
     h = np.uint32(a * 374761393 + b * 668265263 + c * 1274126177 + seed * 974634947)
@@ -290,7 +295,7 @@ def _hash(a, b, c, seed):
     return h / 4294967295.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _noise(x, y, z, seed):
     """Value noise in -1..1 with a period of one (Perlin 1985, values instead of gradients)."""
     i, j, k = math.floor(x), math.floor(y), math.floor(z)
@@ -306,7 +311,7 @@ def _noise(x, y, z, seed):
     return 2.0 * total - 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _octaves(x, y, z, wavelength, width, seed):
     """Three octaves of noise; those finer than two pixels (`width` metres each) fade out instead of flickering."""
     total = 0.0
@@ -321,7 +326,7 @@ def _octaves(x, y, z, wavelength, width, seed):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _line(coordinate, period, thickness, width):
     """1 on lines that repeat every `period`, 0 between, softened to the pixel's width."""
     off = abs(coordinate - period * math.floor(coordinate / period + 0.5))
@@ -330,7 +335,7 @@ def _line(coordinate, period, thickness, width):
     return visible * min(1.0, max(0.0, 0.5 + (0.5 * thickness - off) / soft))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _albedo(s, m, a, b, c, width):
     """Linear reflectance of material m at (a, b) on a face, c across it, for a pixel `width` metres wide."""
     pattern, scale, contrast, seed = s.pattern_m[m], s.scale_m[m], s.contrast_m[m], s.seed_m[m]
@@ -393,7 +398,7 @@ def _albedo(s, m, a, b, c, width):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _decal(s, surface, a, b):
     """Index of the picture or rug at (a, b) of a surface; -1 for none."""
     for q in range(s.decal_surface_q.shape[0]):
@@ -406,47 +411,50 @@ def _decal(s, surface, a, b):
     return -1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _surface_colour(s, surface, x, y, z, width):
     """(red, green, blue) linear reflectance of a surface point."""
     k = s.corner_k2.shape[0]
     m = _material(s, surface)
+    c = 3.7 * surface  # no two walls alike
     if surface <= k:
         if surface < k:
+            if z < s.floor_z + _SKIRTING_M:
+                return 0.72, 0.70, 0.66
             a = (x - s.corner_k2[surface, 0]) * s.along_k2[surface, 0]
             a += (y - s.corner_k2[surface, 1]) * s.along_k2[surface, 1]
             b = z
             q = _decal(s, surface, a, b)
-            if z < s.floor_z + _SKIRTING_M:
-                return 0.72, 0.70, 0.66
         else:
             a, b = x, y
             q = _decal(s, FLOOR_DECAL, a, b)
         if q >= 0:
-            a, b = a - s.decal_centre_q2[q, 0], b - s.decal_centre_q2[q, 1]
+            m = s.decal_material_q[q]
+            a, b, c = a - s.decal_centre_q2[q, 0], b - s.decal_centre_q2[q, 1], 0.0
             rim = min(s.decal_half_q2[q, 0] - abs(a), s.decal_half_q2[q, 1] - abs(b))
             if surface < k and rim < 0.025:
                 return 0.05, 0.04, 0.03  # frame
-            return _albedo(s, s.decal_material_q[q], a, b, 0.0, width)
-        return _albedo(s, m, a, b, 3.7 * surface, width)
-    if surface == k + 1:
-        return _albedo(s, m, x, y, 0.0, width)
-    p = surface - k - 2
-    lx, ly, lz = _local(s, p, x, y, z)
-    face = _face(s, p, lx, ly, lz)
-    if s.solid_shape_p[p] == CYLINDER and face == 0:
-        return _albedo(s, m, lz, math.atan2(ly, lx) * s.solid_half_p3[p, 0], 1.3 * p, width)
-    if face == 2:
-        return _albedo(s, m, lx, ly, lz, width)
-    if face == 0:
-        return _albedo(s, m, ly, lz, lx, width)
-    return _albedo(s, m, lx, lz, ly, width)
+    elif surface == k + 1:
+        a, b = x, y
+    else:
+        p = surface - k - 2
+        lx, ly, lz = _local(s, p, x, y, z)
+        face = _face(s, p, lx, ly, lz)
+        if s.solid_shape_p[p] == CYLINDER and face == 0:
+            a, b, c = lz, math.atan2(ly, lx) * s.solid_half_p3[p, 0], 1.3 * p
+        elif face == 2:
+            a, b, c = lx, ly, lz
+        elif face == 0:
+            a, b, c = ly, lz, lx
+        else:
+            a, b, c = lx, lz, ly
+    return _albedo(s, m, a, b, c, width)
 
 
 # --- light -----------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _reaches_window(s, x, y, z, dx, dy, dz):
     """Ray parameter at which a ray passes the window's pane; 0 where it does not."""
     i = s.window_wall
@@ -462,7 +470,7 @@ def _reaches_window(s, x, y, z, dx, dy, dz):
     return t - 0.1 / approach if inside and t > 0.0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _backdrop(s, dx, dy, dz):
     """What the window shows: sky, and trees below the horizon."""
     up = dz / math.sqrt(dx * dx + dy * dy + dz * dz)
@@ -474,7 +482,7 @@ def _backdrop(s, dx, dy, dz):
     return 0.9 * s.sky_rgb_3[0], 0.9 * s.sky_rgb_3[1], 0.9 * s.sky_rgb_3[2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _radiance(s, ox, oy, oz, dx, dy, dz, pixel_rad):
     """(red, green, blue) that a ray sees, and its surface. Lambert; shadows of lamp and sun; sky light unshadowed."""
     k = s.corner_k2.shape[0]
@@ -535,9 +543,9 @@ def _radiance(s, ox, oy, oz, dx, dy, dz, pixel_rad):
     return red * light_r, green * light_g, blue * light_b, surface
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def render_colour(s, world_T_cam_44, K_33, radiance_hw3):
-    """Linear radiance of every pixel, (h, w, 3) float32 written into the last argument.
+@compiled
+def render_colour(s, world_T_cam_44, K_33, radiance_hw3, surface_hw):
+    """Linear radiance of every pixel, (h, w, 3) float32, and its surface, int32; written into the last two arguments.
 
     One ray a pixel, and four more where the surface changes within the pixel's neighbourhood.
     """
@@ -545,7 +553,6 @@ def render_colour(s, world_T_cam_44, K_33, radiance_hw3):
     ox, oy, oz = T[0, 3], T[1, 3], T[2, 3]
     height, width = radiance_hw3.shape[0], radiance_hw3.shape[1]
     pixel_rad = 1.0 / K_33[0, 0]
-    surface_hw = np.empty((height, width), np.int32)
     for second in range(2):
         for row in range(height):
             for column in range(width):
@@ -581,7 +588,7 @@ def render_colour(s, world_T_cam_44, K_33, radiance_hw3):
 # --- points and surfaces ---------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _to_segment(s, i, x, y):
     """Distance in the plane from (x, y) to wall i, and the place along it."""
     rx, ry = x - s.corner_k2[i, 0], y - s.corner_k2[i, 1]
@@ -590,7 +597,7 @@ def _to_segment(s, i, x, y):
     return math.hypot(rx - nearest * s.along_k2[i, 0], ry - nearest * s.along_k2[i, 1]), u
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def is_inside_footprint(s, x, y):
     inside = False
     k = s.corner_k2.shape[0]
@@ -602,7 +609,7 @@ def is_inside_footprint(s, x, y):
     return inside
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _solid_distance(s, p, x, y, z):
     """Signed distance to the surface of solid p, negative inside (Quilez, Distance functions)."""
     lx, ly, lz = _local(s, p, x, y, z)
@@ -615,7 +622,7 @@ def _solid_distance(s, p, x, y, z):
     return outside + min(max(qx, qy, qz), 0.0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def surface_distance(s, points_n3, distance_m_n):
     """Distance of points to the nearest surface: walls without their openings, floor, ceiling, solids but glass."""
     k = s.corner_k2.shape[0]
@@ -640,7 +647,7 @@ def surface_distance(s, points_n3, distance_m_n):
         distance_m_n[n] = best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def mark_free(s, points_n3, is_free_n):
     """Which points lie in no solid, and inside the room or in the recess of an opening (0.1 m behind its wall)."""
     for n in range(points_n3.shape[0]):
@@ -655,7 +662,7 @@ def mark_free(s, points_n3, is_free_n):
         is_free_n[n] = free
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def count_views(s, points_n3, normals_n3, cam_T_world_b44, K_33, width, height, near_m, far_m, min_cosine, views_n):
     """How many of b frames see each surface point: in the image, within range, not too glancing, nothing before it."""
     for n in range(points_n3.shape[0]):

@@ -27,7 +27,7 @@ _SHAKE_RAD_S = 0.5  # a blurred frame comes from a shaken hand
 
 def to_srgb(radiance_hw3: F32, stops: float = 0.0) -> NDArray[np.uint8]:
     """Linear radiance (1: white paper in good light) to sRGB bytes; a film-like shoulder keeps sunlit spots."""
-    linear = 1.0 - np.exp(np.float32(-1.5 * 2.0**stops) * radiance_hw3)
+    linear = 1.0 - np.exp(np.float32(-1.9 * 2.0**stops) * radiance_hw3)
     table = np.arange(4097) / 4096.0
     table = np.where(table <= 0.0031308, 12.92 * table, 1.055 * table ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
     return np.rint(255.0 * table).astype(np.uint8)[(4096.0 * linear + 0.5).astype(np.int64)]

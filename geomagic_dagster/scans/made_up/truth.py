@@ -50,8 +50,9 @@ def radiance_hw3(scene: Scene, world_T_cam_44: F64, K_33: F64, size_wh: tuple[in
     """Linear colour of one view."""
     from geomagic_dagster.scans.made_up import ray_kernels
 
-    result = np.empty((size_wh[1], size_wh[0], 3), np.float32)
-    ray_kernels.render_colour(scene, world_T_cam_44, K_33, result)
+    shape = size_wh[::-1]
+    result = np.empty((*shape, 3), np.float32)
+    ray_kernels.render_colour(scene, world_T_cam_44, K_33, result, np.empty(shape, np.int32))
     return result
 
 

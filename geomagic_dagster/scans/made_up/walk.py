@@ -23,10 +23,8 @@ def walk_world_T_cam_b44(room: MadeUpRoom, frames: int, rng: np.random.Generator
     The path is the same however many frames are taken of it. Raises: ValueError for a room without free floor.
     """
     path_n2 = _floor_path(room, rng)
-    steps = np.linalg.norm(np.diff(path_n2, axis=0), axis=1)
-    length_n = np.concatenate(([0.0], np.cumsum(steps)))
     s_b = np.linspace(0.0, 1.0, frames, endpoint=False)
-    x_b, y_b = (np.interp(s_b * length_n[-1], length_n, path_n2[:, i]) for i in (0, 1))
+    x_b, y_b = (np.interp(s_b, np.linspace(0.0, 1.0, len(path_n2)), path_n2[:, i]) for i in (0, 1))
 
     turns = max(1, round(frames / _FRAMES_A_TURN))
     sense, phases = rng.choice([-1.0, 1.0]), rng.uniform(0.0, 2.0 * np.pi, 8)
@@ -57,7 +55,7 @@ def look_b44(eye_world_m_b3: F64, yaw_rad_b: F64, pitch_rad_b: F64, roll_rad_b: 
 
 
 def _floor_path(room: MadeUpRoom, rng: np.random.Generator) -> F64:
-    """A smooth closed path (n, 2) over the free floor that comes near every part of it."""
+    """A smooth closed path (n, 2) over the free floor that comes near every part of it; slower where it turns about."""
     from scipy import ndimage
     from skimage.graph import route_through_array
 
