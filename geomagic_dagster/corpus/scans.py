@@ -18,6 +18,7 @@ from geomagic_dagster.cv.stage import ScanRejected
 
 if TYPE_CHECKING:
     from geomagic_dagster.cv.types import Scan
+    from geomagic_dagster.scans.made_up import ScanOptions
 
 NAME = re.compile(r"[^\W.][^/\\\x00-\x1f]{0,99}")
 """A plain folder name, which is a partition key at the same time."""
@@ -55,11 +56,11 @@ def add(path: Path, corpus: Path, *, name: str | None = None, consent: Literal["
     return _write(scan, corpus)
 
 
-def add_made_up(seed: int, corpus: Path) -> Path:
-    """Adds the made-up room of a seed as `made_up_<seed>`; it belongs to nobody."""
-    from geomagic_dagster.scans.made_up import make_room, scan_room
+def add_made_up(seed: int, corpus: Path, options: ScanOptions | None = None) -> Path:
+    """Adds the made-up room of a seed as `made_up_<seed>`, walked through with a good phone unless said otherwise."""
+    from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 
-    return _write(replace(scan_room(make_room(seed)).scan, name=f"made_up_{seed}", consent="research"), corpus)
+    return _write(replace(scan_room(make_room(seed), options or PHONE).scan, name=f"made_up_{seed}", consent="research"), corpus)
 
 
 def _write(scan: Scan, corpus: Path) -> Path:

@@ -100,6 +100,7 @@ def look_over(
     *,
     max_ready: int = MAX_REQUESTS,
     max_look_s: float = MAX_LOOK_S,
+    now_s: float | None = None,
 ) -> Tick:
     """Looks at what is new in the inbox, as far as the bounds of a tick allow.
 
@@ -124,7 +125,7 @@ def look_over(
             break
         after = name
         try:
-            seen = look_at(inbox / name, looks)
+            seen = look_at(inbox / name, looks, now_s)
         except FileNotFoundError:  # taken away while we looked: it is gone, or still being put together
             continue
         if not seen.complete:

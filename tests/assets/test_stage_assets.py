@@ -11,7 +11,7 @@ from geomagic_dagster.cv.stage import find_stages
 from tests.toy_stages.installation import Toys
 from tests.toy_stages.scans import write_toy_scan
 
-STAGES = {stage.name: stage for stage in find_stages("tests.toy_stages")}
+STAGES = {stage.name: stage for stage in find_stages("tests.toy_stages.stages")}
 
 
 @pytest.fixture(scope="module")

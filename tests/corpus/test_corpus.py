@@ -10,6 +10,7 @@ from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.scans.formats import canonical
+from geomagic_dagster.scans.made_up import CLEAN
 from geomagic_dagster.scans.reader import read_scan
 from tests.toy_stages.scans import toy_scan, write_toy_scan
 
@@ -43,10 +44,7 @@ def test_names_that_are_no_plain_folder_are_refused(tmp_path, name):
 
 
 def test_a_made_up_room_joins_the_corpus(tmp_path):
-    made_up = pytest.importorskip("geomagic_dagster.scans.made_up")
-    if not hasattr(made_up, "make_room"):
-        pytest.skip("no made-up room in this checkout")
-    place = add_made_up(3, tmp_path)
+    place = add_made_up(3, tmp_path, CLEAN.but(frames=3, size_wh=(64, 48)))
     assert names(tmp_path) == ("made_up_3",)
     assert read_scan(place).consent == "research"
 

@@ -14,7 +14,7 @@ from geomagic_dagster.guardrails.failures import Broken, rejection_in, sorted_fa
 from geomagic_dagster.guardrails.retries import retry_policy
 from tests.toy_stages.scans import toy_scan
 
-SHADES = next(stage for stage in find_stages("tests.toy_stages") if stage.name == "shades")
+SHADES = next(stage for stage in find_stages("tests.toy_stages.stages") if stage.name == "shades")
 LOG = logging.getLogger("test")
 
 

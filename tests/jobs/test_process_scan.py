@@ -10,8 +10,8 @@ from dagster._core.test_utils import instance_for_test
 from geomagic_dagster.cv.stage import StageError, find_stages
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from tests.toy_stages.installation import Toys
-from tests.toy_stages.nouns import Mood
 from tests.toy_stages.scans import write_toy_scan
+from tests.toy_stages.stages.nouns import Mood
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ def test_recomputation_can_be_forced_and_compares_the_bytes(toys, instance, call
 def test_a_stage_that_gives_other_bytes_the_second_time_is_found_out(toys, instance, monkeypatch):
     upload = write_toy_scan(toys.corpus / "toy")
     toys.process(upload, instance)
-    monkeypatch.setattr("tests.toy_stages.mood.Mood", lambda shades, score: Mood(shades=shades, score=score + 1e-9))
+    monkeypatch.setattr(
+        "tests.toy_stages.stages.mood.Mood", lambda shades, score: Mood(shades=shades, score=score + 1e-9)
+    )
     again = toys.process(upload, instance, tags={"geomagic/recompute": "true"})
     assert not again.success
     assert "artefact mood/" in failure_words(again, "mood")
@@ -198,7 +200,9 @@ def test_a_corrupt_artefact_is_set_aside_and_made_anew(toys, instance, calls):
 
 def test_a_run_without_a_stage_that_packs_is_refused():
     with pytest.raises(StageError, match="expected a stage 'package', whose files are published; got shades"):
-        process_scan_job([stage for stage in find_stages("tests.toy_stages") if stage.name == "shades"], "latest")
+        process_scan_job(
+            [stage for stage in find_stages("tests.toy_stages.stages") if stage.name == "shades"], "latest"
+        )
 
 
 # --- with a process for each step, as the daemon runs it --------------------------------------------

@@ -16,8 +16,8 @@ class Toys:
 
     def __init__(self, home: Path, release: str = "latest", **elsewhere: str) -> None:
         below = Places.in_home(home, **elsewhere).model_dump()
-        self.places = Places(**below | {"code_from": ["geomagic_dagster.cv", "tests.toy_stages"]})
-        self.defs: Definitions = build_definitions(find_stages("tests.toy_stages"), self.places, release)
+        self.places = Places(**below | {"code_from": ["geomagic_dagster.cv", "tests.toy_stages.stages"]})
+        self.defs: Definitions = build_definitions(find_stages("tests.toy_stages.stages"), self.places, release)
         self.inbox, self.corpus = Path(self.places.inbox), Path(self.places.corpus)
         self.store = self.places.store()
 

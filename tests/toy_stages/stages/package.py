@@ -5,7 +5,7 @@ from __future__ import annotations
 from geomagic_dagster.cv.containers import Files
 from geomagic_dagster.cv.stage import minutes, stage
 from geomagic_dagster.cv.types import Package, Scan
-from tests.toy_stages.nouns import Mood
+from tests.toy_stages.stages.nouns import Mood
 
 
 @stage(version="1", timeout=minutes(1))

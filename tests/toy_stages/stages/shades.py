@@ -6,7 +6,7 @@ import numpy as np
 
 from geomagic_dagster.cv.stage import Field, Params, minutes, stage
 from geomagic_dagster.cv.types import Scan
-from tests.toy_stages.nouns import Shades
+from tests.toy_stages.stages.nouns import Shades
 
 
 class ShadesParams(Params):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from geomagic_dagster.cv.stage import Field, Params, ScanRejected, seconds, stage
-from tests.toy_stages.nouns import Mood, Shades
+from tests.toy_stages.stages.nouns import Mood, Shades
 
 
 class MoodParams(Params):
