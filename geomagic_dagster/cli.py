@@ -7,6 +7,7 @@ Everything heavy is imported inside the commands, so that `geomagic --help` answ
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,16 @@ scan_app = typer.Typer(no_args_is_help=True, help="Look at room scans, and make 
 corpus_app = typer.Typer(no_args_is_help=True, help="The known scans that changes are judged on.")
 app.add_typer(scan_app, name="scan")
 app.add_typer(corpus_app, name="corpus")
+
+REMEDIES = {
+    errno.EEXIST: "Name a folder that is not there yet, or remove it.",
+    errno.ENOSPC: "Free some space, or point GEOMAGIC_HOME at another disk.",
+    errno.EDQUOT: "Free some of your quota, or point GEOMAGIC_HOME at another disk.",
+    errno.EROFS: "Point GEOMAGIC_HOME at a disk that can be written.",
+    errno.EACCES: "Point GEOMAGIC_HOME at a folder of your own.",
+    errno.EPERM: "Point GEOMAGIC_HOME at a folder of your own.",
+}
+"""What a person can do about a file that cannot be written."""
 
 Seed = Annotated[int, typer.Option(help="Which made-up room; the same seed gives the same room.")]
 
@@ -212,11 +223,18 @@ def _print_run(done: LocalRun) -> None:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """Ends with one sentence and exit code 2 where the input is to blame; a bug keeps its traceback."""
+    """Ends with one sentence and exit code 2 where the input or the disk is to blame; a bug keeps its traceback."""
     from geomagic_dagster.cv.stage import ScanRejected
 
     try:
         yield
     except ScanRejected as rejected:
         print(rejected, file=sys.stderr)
-        raise typer.Exit(2) from None
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        print(f"{error.filename}: expected to write here; got: {error.strerror}. {remedy}", file=sys.stderr)
+    else:
+        return
+    raise typer.Exit(2)

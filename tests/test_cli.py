@@ -1,0 +1,155 @@
+"""The command line as a person uses it: in a process of its own, reading what it prints and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GEOMAGIC = str(Path(sys.executable).with_name("geomagic"))
+
+
+@pytest.fixture
+def geomagic(tmp_path):
+    """Runs `geomagic ...` with a home of its own; returns (exit code, standard output, standard error)."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GEOMAGIC", "DAGSTER"))}
+    environment |= {"GEOMAGIC_HOME": str(tmp_path / "a home"), "COLUMNS": "200"}
+
+    def run(*arguments: str | Path, **more: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [GEOMAGIC, *map(str, arguments)], env=environment | more, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+def test_help_names_every_command_and_loads_nothing_heavy(geomagic):
+    code, out, _ = geomagic("--help")
+    assert code == 0
+    assert all(command in out for command in ("run", "ui", "stages", "scan", "corpus"))
+    heavy = ["dagster", "torch", "kornia", "cv2", "numba", "pydantic", "numpy"]
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, geomagic_dagster.cli; print([m for m in {heavy} if m in sys.modules])"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert loaded.strip() == "[]"
+
+
+def test_stages_lists_the_journey_with_its_settings(geomagic):
+    code, out, _ = geomagic("stages")
+    assert code == 0
+    assert out.index("frames") < out.index("poses") < out.index("depth") < out.index("mesh") < out.index("package")
+    assert "far_m = 8.0" in out
+
+
+def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_path):
+    scan = tmp_path / "room with ümlaut"
+    assert geomagic("scan", "make-up", scan, "--seed", "3", "--frames", "20")[0] == 0
+
+    code, out, _ = geomagic("scan", "check", scan)
+    assert code == 0
+    assert "20" in out
+
+    code, out, err = geomagic("run", scan)
+    assert code == 0, err
+    package = tmp_path / "a home" / "packages" / "room with ümlaut"
+    assert {path.name for path in package.iterdir()} == {"room.glb", "preview.png", "top.png", "manifest.json"}
+    assert str(package) in out
+    assert "make ui" in out
+    assert all(name in out for name in ("frames", "poses", "depth", "mesh", "package"))
+    assert json.loads((package / "manifest.json").read_text())["scan"]["name"] == "room with ümlaut"
+
+    code, out, _ = geomagic("run", scan)
+    assert code == 0
+    assert out.count("reused") == 6, "the scan and five stages"
+
+    code, _, err = geomagic("scan", "make-up", scan)
+    assert code == 2
+    assert "expected to write here" in err
+    assert "Name a folder that is not there yet" in err
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path, ("expected a",)),
+        (lambda path: path.mkdir() or path, ("expected", "got")),
+        (lambda path: path.write_bytes(b"PK\5\6" + bytes(18)) and path.rename(path.with_suffix(".zip")), ("expected",)),
+        (lambda path: path.write_text("hello") and path, ("expected",)),
+    ],
+    ids=["nothing there", "an empty folder", "an empty zip", "a text file"],
+)
+def test_what_is_no_scan_ends_with_one_sentence_and_exit_code_2(geomagic, tmp_path, make, words):
+    path = make(tmp_path / "upload")
+    code, out, err = geomagic("scan", "check", path)
+    assert code == 2
+    assert all(word in out + err for word in words)
+    code, out, err = geomagic("run", path)
+    assert code == 2
+    sentence = err.strip().splitlines()[-1]
+    assert all(word in sentence for word in words)
+    packages = tmp_path / "a home" / "packages"
+    assert not packages.exists() or list(packages.iterdir()) == []
+
+
+def test_the_flat_without_depth_is_rejected_saying_so(geomagic, real_scans):
+    code, _, err = geomagic("run", real_scans / "studio_bedroom_rgb")
+    assert code == 2
+    assert "depth" in err
+    assert "metric scale" in err
+
+
+def test_the_corpus_takes_made_up_rooms_and_refuses_scans_without_consent(geomagic, real_scans):
+    assert geomagic("corpus", "list")[1] == ""
+    assert geomagic("corpus", "add", "--seed", "2")[0] == 0
+    assert geomagic("corpus", "list")[1].split() == ["made_up_2"]
+    code, _, err = geomagic("corpus", "add", real_scans / "tum_fr3_cabinet")
+    assert code == 2
+    assert "consent" in err
+    assert geomagic("corpus", "add", real_scans / "tum_fr3_cabinet", "--agreed")[0] == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a disk in memory with some options; it is gone after the test."""
+    place = tmp_path / "small disk"
+    place.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"this test mounts a small disk, which takes root: {done.stderr.strip()}")
+        return place
+
+    yield mount
+    subprocess.run(["umount", place], capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [("size=256k", "No space left on device. Free some space"), ("ro", "Read-only file system. Point GEOMAGIC_HOME")],
+    ids=["full disk", "read-only disk"],
+)
+def test_a_disk_that_takes_nothing_ends_in_one_sentence_and_nothing_half_written(geomagic, small_disk, options, words):
+    disk = small_disk(options)
+    code, _, err = geomagic("scan", "make-up", disk / "scan", "--frames", "10")
+    assert code == 2
+    assert words in err
+    assert list(disk.iterdir()) == []
+    code, _, err = geomagic("run", GEOMAGIC_HOME=str(disk / "home"))
+    assert code == 2
+    assert words in err
+    assert not (disk / "home" / "packages").exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_said(geomagic, tmp_path):
+    (tmp_path / "file").touch()
+    code, _, err = geomagic("scan", "make-up", tmp_path / "file" / "scan", "--frames", "2")
+    assert code == 2
+    assert f"{tmp_path / 'file'}: expected to write here; got: File exists." in err
