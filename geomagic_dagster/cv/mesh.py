@@ -35,6 +35,8 @@ I64 = NDArray[np.int64]
 QUANTA = 1024  # steps from the surface to the truncation: 0.08 mm at 2 cm voxels
 FULL_WEIGHT = 128  # of a fully trusted pixel at up to 1 m; falls with 1 / z^2, as a depth sensor's variance grows
 MAX_FRAMES = (2**31 - 1) // (FULL_WEIGHT * QUANTA)
+FADE_SHIFT = 18
+FADE_ONE = 1 << FADE_SHIFT  # a fade of 1; times FULL_WEIGHT it is still an int32
 COLOUR_VOXELS = 2.0  # voxels farther from the seen surface take no colour: it may be another surface's
 
 BLOCK = 8  # voxels along a block's edge
@@ -42,7 +44,8 @@ CHUNK = 4  # blocks along the edge of what is extracted at a time
 FARTHEST_M = 50.0  # no depth sensor of a room sees farther: a wrong unit
 MEMORY_GB = 8.0
 BLOCK_BYTES = BLOCK**3 * 6 * 4  # six int32 a voxel
-MAX_BLOCKS = int(MEMORY_GB * 1e9 / 3 / BLOCK_BYTES)  # a third: while the volume grows there is an old and a new one
+MAX_BLOCKS = int(MEMORY_GB * 1e9 / 3 / BLOCK_BYTES)  # while the arrays grow there are an old one and one twice its size
+FIRST_BLOCKS = 16_384  # more than a furnished room takes
 
 
 class MeshParams(Params):
@@ -108,7 +111,7 @@ def fuse(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
         if view is None:
             continue
         coords_m3 = kernel.touch(view, volume)
-        slot_m = volume.slots_of(coords_m3, scan_frame=int(frames.scan_frame_b[i]))
+        slot_m = volume.find_or_add(coords_m3, place=f"mesh: frame {int(frames.scan_frame_b[i])}")
         kernel.integrate(view, volume, coords_m3, slot_m)
     if len(volume) == 0:
         raise ScanRejected(
@@ -133,6 +136,8 @@ class View:
 
 def look(frames: Frames, poses: Poses, depth: DepthMaps, i: int) -> View | None:
     """Depth, colour and weight of frame i at the depth map's resolution; None where it has no depth."""
+    import cv2
+
     z_hw = np.ascontiguousarray(depth.depth_m_bhw[i], np.float32)
     trust_hw = np.asarray(depth.confidence_255_bhw[i])
     is_seen_hw = (z_hw > 0) & (trust_hw > 0)
@@ -145,14 +150,14 @@ def look(frames: Frames, poses: Poses, depth: DepthMaps, i: int) -> View | None:
             received=f"{float(z_hw.max()):.1f}",
             do="The depth unit is probably wrong; see `geomagic scan check`.",
         )
-    rgbw_hw4 = np.zeros((*z_hw.shape, 4), np.uint8)
-    falloff_hw = np.maximum(z_hw * z_hw, np.float32(1)) * np.float32(255 / FULL_WEIGHT)
-    rgbw_hw4[..., 3] = np.maximum(np.rint(trust_hw / falloff_hw), 1) * is_seen_hw
+    rgb_hw3 = np.zeros((*z_hw.shape, 3), np.uint8)
     if frames.recording.rgb is not None:
         assert frames.recording.K_rgb_b33 is not None, "a recording with colour has its intrinsics"
-        rgbw_hw4[..., :3] = _colour_at_depth(
-            frames.recording.rgb_hw3(i), frames.recording.K_rgb_b33[i], depth.K_b33[i], z_hw.shape
-        )
+        K_rgb_33 = frames.recording.K_rgb_b33[i]
+        rgb_hw3 = _colour_at_depth(frames.recording.rgb_hw3(i), K_rgb_33, depth.K_b33[i], z_hw.shape)
+    weight_hw = trust_hw * np.float32(FULL_WEIGHT / 255) / np.maximum(z_hw * z_hw, np.float32(1)) + np.float32(0.5)
+    weight_hw = np.maximum(weight_hw.astype(np.uint8), 1) * is_seen_hw
+    rgbw_hw4 = cv2.merge((rgb_hw3, weight_hw)).astype(np.uint8, copy=False)
     return View(z_hw, rgbw_hw4, poses.world_T_cam_b44[i], depth.K_b33[i])
 
 
@@ -178,23 +183,20 @@ def _colour_at_depth(
 
 
 class BlockVolume:
-    """Voxels near the surface, in blocks of BLOCK^3 that are found by their place. Voxel (i, j, k) of the
-    world lies at voxel_m * (i, j, k).
+    """Voxels near the surface, in blocks of BLOCK^3 that are found by their place (x, y, z in blocks).
 
-    `sdf_weight` (n, BLOCK, BLOCK, BLOCK, 2) int32: sum of weight * distance in quanta, sum of weight.
-    `rgb_weight` (n, BLOCK, BLOCK, BLOCK, 4) int32: sums of weight * colour, sum of weight; (0, ...) without colour.
+    Voxel (i, j, k) of the world lies at voxel_m * (i, j, k); v counts the voxels of a block, k fastest.
+    `sdf_weight_n2v` int32: sum of weight * distance in quanta; sum of weight.
+    `rgb_weight_n4v` int32: sums of weight * red, green, blue; sum of their weight. No rows without colour.
     """
 
     def __init__(self, voxel_m: float, truncation_voxels: float, has_colour: bool, device: torch.device) -> None:
-        import torch
-
         self.voxel_m, self.truncation_voxels, self.has_colour = voxel_m, truncation_voxels, has_colour
-        self._coords_n3 = np.zeros((0, 3), np.int32)
-        self._key_n = np.zeros(0, np.int64)  # sorted
-        self._slot_n = np.zeros(0, np.int64)  # of each key
-        shape = (0, BLOCK, BLOCK, BLOCK)
-        self.sdf_weight = torch.zeros((*shape, 2), dtype=torch.int32, device=device)
-        self.rgb_weight = torch.zeros((*shape, 4), dtype=torch.int32, device=device)
+        self._device = device
+        self._key_n = np.zeros(0, np.int64)  # ascending
+        self._slot_n = np.zeros(0, np.int64)  # row of each key in the arrays
+        self.sdf_weight_n2v = self._zeros(FIRST_BLOCKS, 2)
+        self.rgb_weight_n4v = self._zeros(FIRST_BLOCKS if has_colour else 0, 4)
 
     def __len__(self) -> int:
         return len(self._key_n)
@@ -207,77 +209,86 @@ class BlockVolume:
     def block_m(self) -> float:
         return self.voxel_m * BLOCK
 
-    def slots_of(self, coords_m3: I32, scan_frame: int) -> I64:
-        """Where blocks lie in the arrays, (m,); allocates those that are new. Coordinates must not repeat.
+    def coords_n3(self) -> I32:
+        """All blocks in ascending order, whatever came first."""
+        return _coords(self._key_n)
+
+    def find(self, coords_m3: I32) -> I64:
+        """Rows (m,) of blocks in the arrays; -1 where there is none."""
+        return self._find(_key(coords_m3))
+
+    def find_or_add(self, coords_m3: I32, place: str) -> I64:
+        """Rows (m,) of blocks that do not repeat; adds those that are new.
 
         Raises: ScanRejected before memory is gone.
         """
         key_m = _key(coords_m3)
-        slot_m, is_found_m = self._find(key_m)
-        new_key = key_m[~is_found_m]
-        if len(new_key):
-            count = len(self)
-            if count + len(new_key) > MAX_BLOCKS:
-                self._reject_size(np.vstack([self._coords_n3, coords_m3]), scan_frame)
-            slot_m[~is_found_m] = np.arange(count, count + len(new_key))
-            self._coords_n3 = np.vstack([self._coords_n3, coords_m3[~is_found_m]])
-            key_n, slot_n = np.append(self._key_n, new_key), np.append(self._slot_n, slot_m[~is_found_m])
-            order = np.argsort(key_n, kind="stable")
-            self._key_n, self._slot_n = key_n[order], slot_n[order]
-            self._reserve(len(self))
+        slot_m = self._find(key_m)
+        is_new_m = slot_m < 0
+        count = len(self) + int(is_new_m.sum())
+        if count > MAX_BLOCKS:
+            raise self._too_large(np.vstack([self.coords_n3(), coords_m3]), place)
+        if count > len(self):
+            slot_m[is_new_m] = np.arange(len(self), count)
+            at = np.searchsorted(self._key_n, key_m[is_new_m])  # new keys ascend, as coordinates do
+            self._key_n = np.insert(self._key_n, at, key_m[is_new_m])
+            self._slot_n = np.insert(self._slot_n, at, slot_m[is_new_m])
+            self._grow_to(count)
         return slot_m
 
-    def find(self, coords_m3: I32) -> I64:
-        """Slots (m,) of blocks; -1 where there is none."""
-        slot_m, is_found_m = self._find(_key(coords_m3))
-        return np.where(is_found_m, slot_m, -1)
+    def sums(self) -> tuple[I32, I32]:
+        """`sdf_weight_n2v` and `rgb_weight_n4v` in the order of `coords_n3`."""
+        rgb_weight = self.rgb_weight_n4v.cpu().numpy()
+        return self.sdf_weight_n2v.cpu().numpy()[self._slot_n], rgb_weight[self._slot_n] if self.has_colour else rgb_weight
 
-    def sorted_coords_n3(self) -> I32:
-        return self._coords_n3[self._slot_n]
-
-    def sums(self) -> tuple[I32, I32, I32]:
-        """Coordinates (n, 3) of all blocks in ascending order, and their sdf_weight and rgb_weight in that order."""
-        order = self._slot_n
-        sdf_weight = self.sdf_weight.cpu().numpy()[order]
-        rgb_weight = self.rgb_weight.cpu().numpy()
-        return self.sorted_coords_n3(), sdf_weight, rgb_weight[order] if self.has_colour else rgb_weight
-
-    def _find(self, key_m: I64) -> tuple[I64, NDArray[np.bool_]]:
+    def _find(self, key_m: I64) -> I64:
         if len(self) == 0:
-            return np.zeros(len(key_m), np.int64), np.zeros(len(key_m), np.bool_)
+            return np.full(len(key_m), -1)
         position = np.minimum(np.searchsorted(self._key_n, key_m), len(self) - 1)
-        return self._slot_n[position], self._key_n[position] == key_m
+        return np.where(self._key_n[position] == key_m, self._slot_n[position], -1)
 
-    def _reserve(self, count: int) -> None:
+    def _zeros(self, blocks: int, channels: int) -> Tensor:
         import torch
 
-        def grown(old: Tensor) -> Tensor:
-            new = torch.zeros((capacity, *old.shape[1:]), dtype=old.dtype, device=old.device)
-            new[: len(old)] = old
-            return new
+        shape = (blocks, channels, BLOCK**3)
+        if self._device.type == "cpu":  # numpy's zeros take no memory until they are written
+            return torch.from_numpy(np.zeros(shape, np.int32))
+        return torch.zeros(shape, dtype=torch.int32, device=self._device)
 
-        if count > len(self.sdf_weight):
-            capacity = min(MAX_BLOCKS, max(count, 1024, len(self.sdf_weight) * 3 // 2))
-            self.sdf_weight = grown(self.sdf_weight)
-            if self.has_colour:
-                self.rgb_weight = grown(self.rgb_weight)
+    def _grow_to(self, count: int) -> None:
+        old = len(self.sdf_weight_n2v)
+        if count <= old:
+            return
+        blocks = min(MAX_BLOCKS, max(count, 2 * old))
+        for name in ("sdf_weight_n2v", "rgb_weight_n4v") if self.has_colour else ("sdf_weight_n2v",):
+            grown = self._zeros(blocks, getattr(self, name).shape[1])
+            grown[:old] = getattr(self, name)
+            setattr(self, name, grown)
 
-    def _reject_size(self, coords_n3: I32, scan_frame: int) -> None:
-        extent_m = (coords_n3.max(0) - coords_n3.min(0) + 1) * self.block_m
-        raise ScanRejected(
-            f"mesh: frame {scan_frame}",
-            expected=f"a surface that fits {MAX_BLOCKS:,} blocks of {self.block_m * 100:.0f} cm, the share of "
-            f"{MEMORY_GB:.0f} GB that voxels of {self.voxel_m * 100:.1f} cm may take",
+    def _too_large(self, coords_n3: I32, place: str) -> ScanRejected:
+        extent_m = (np.ptp(coords_n3, axis=0) + 1) * self.block_m
+        return ScanRejected(
+            place,
+            expected=f"a surface that fits {MAX_BLOCKS:,} blocks of {self.block_m * 100:.0f} cm, which is what voxels "
+            f"of {self.voxel_m * 100:.1f} cm may take of {MEMORY_GB:.0f} GB",
             received=f"more, over {extent_m[0]:.0f} x {extent_m[1]:.0f} x {extent_m[2]:.0f} m",
             do="For a room this is a wrong depth unit or lost tracking (see `geomagic scan check`); "
             "for a very large place raise voxel_m.",
         )
 
 
+KEY_BITS = 21  # each axis: a million blocks to either side of the origin
+
+
 def _key(coords_m3: I32) -> I64:
-    """One integer for each block; ascending keys are coordinates in ascending order x, y, z."""
-    x, y, z = (coords_m3.astype(np.int64) + 2**20).T
-    return (x << 42) | (y << 21) | z
+    """One integer for each block; ascending keys are ascending coordinates x, y, z."""
+    x, y, z = (coords_m3.astype(np.int64) + (1 << (KEY_BITS - 1))).T
+    return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z
+
+
+def _coords(key_n: I64) -> I32:
+    axes = [(key_n >> shift) & ((1 << KEY_BITS) - 1) for shift in (2 * KEY_BITS, KEY_BITS, 0)]
+    return (np.stack(axes, axis=-1) - (1 << (KEY_BITS - 1))).astype(np.int32)
 
 
 def _choose_kernel(name: str) -> Kernel:
@@ -322,16 +333,17 @@ class Rays:
 
 def _rays(view: View, volume: BlockVolume) -> Rays:
     truncation_m, block_m = volume.truncation_m, volume.block_m
-    seen_m_hw = np.where(view.rgbw_hw4[..., 3] > 0, view.depth_m_hw, np.float32(0))
-    pixel_at_farthest_m = float(seen_m_hw.max()) / min(view.K_33[0, 0], view.K_33[1, 1])
+    pixel_at_farthest_m = float(view.depth_m_hw.max()) / min(view.K_33[0, 0], view.K_33[1, 1])
     stride = max(1, int(block_m / 4 / pixel_at_farthest_m))  # four rays through the width of a block see its corners
-    columns, rows = np.arange(0, seen_m_hw.shape[1], stride), np.arange(0, seen_m_hw.shape[0], stride)
+    every = (slice(None, None, stride), slice(None, None, stride))
+    seen_m_hw = view.depth_m_hw[every] * (view.rgbw_hw4[(*every, 3)] > 0)
+    columns, rows = (np.arange(0, size, stride) for size in view.depth_m_hw.shape[::-1])
     x_w = (columns - view.K_33[0, 2]) / view.K_33[0, 0]
     y_h = (rows - view.K_33[1, 2]) / view.K_33[1, 1]
     right_3, down_3, forward_3, origin_3 = view.world_T_cam_44[:3].T / block_m
     steps = int(np.ceil(2 * truncation_m / (block_m / 2))) + 1
     return Rays(
-        depth_m_hw=np.ascontiguousarray(seen_m_hw[::stride, ::stride]),
+        depth_m_hw=seen_m_hw,
         direction_w3=(x_w[:, None] * right_3).astype(np.float32),
         direction_h3=(y_h[:, None] * down_3 + forward_3).astype(np.float32),
         origin_3=origin_3.astype(np.float32),
@@ -341,14 +353,14 @@ def _rays(view: View, volume: BlockVolume) -> Rays:
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """Voxels to pixels by sums alone: (x z, y z, z) of a voxel = base_m3 + step_3e3[0, i] + [1, j] + [2, k]."""
+    """Voxels to pixels by one sum: (x z, y z, z) of voxel v of block m = base_m3[m] + step_3v[:, v]."""
 
     base_m3: F32
-    step_3e3: F32
-    fade_q: I32
-    """Weight of each distance from -QUANTA to QUANTA, in 256ths. From one voxel behind the surface on it falls
-    (Curless & Levoy, section 3): a thin board's two faces then disturb each other less."""
+    step_3v: F32
     quanta_per_m: np.float32
+    fade: int
+    """A weight is cut to fade * (distance + QUANTA) / FADE_ONE: from one voxel behind the surface on it falls
+    (Curless & Levoy, section 3), and a thin board's two faces disturb each other less."""
     colour_quanta: int
 
 
@@ -357,17 +369,18 @@ def _projection(view: View, volume: BlockVolume, coords_m3: I32) -> Projection:
     K_33[:2, 2] += 0.5  # so that cutting off the fraction rounds to the nearest pixel centre
     pixel_T_world_34 = K_33 @ invert_pose(view.world_T_cam_44)[:3]
     axis_33, offset_3 = pixel_T_world_34[:, :3].T, pixel_T_world_34[:, 3]
-    corner_m3 = coords_m3 * volume.block_m
-    base_m3 = corner_m3[:, :1] * axis_33[0] + corner_m3[:, 1:2] * axis_33[1] + corner_m3[:, 2:] * axis_33[2] + offset_3
-    step_3e3 = axis_33[:, None] * (np.arange(BLOCK) * volume.voxel_m)[None, :, None]
-    one_voxel = 1 / volume.truncation_voxels
-    fade_q = np.clip((np.linspace(-1, 1, 2 * QUANTA + 1) + 1) / (1 - one_voxel), 0, 1)
+
+    def along_axes(points_m_n3: F64) -> F64:  # not a matrix product, whose order of summing is the library's
+        return points_m_n3[:, :1] * axis_33[0] + points_m_n3[:, 1:2] * axis_33[1] + points_m_n3[:, 2:] * axis_33[2]
+
+    voxels_v3 = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK, BLOCK, BLOCK)), axis=-1)
+    voxel_quanta = QUANTA / volume.truncation_voxels
     return Projection(
-        base_m3=base_m3.astype(np.float32),
-        step_3e3=step_3e3.astype(np.float32),
-        fade_q=np.rint(fade_q * 256).astype(np.int32),
+        base_m3=(along_axes(coords_m3 * volume.block_m) + offset_3).astype(np.float32),
+        step_3v=np.ascontiguousarray(along_axes(voxels_v3 * volume.voxel_m).T, np.float32),
         quanta_per_m=np.float32(QUANTA / volume.truncation_m),
-        colour_quanta=int(COLOUR_VOXELS * one_voxel * QUANTA),
+        fade=int(FADE_ONE / (QUANTA - voxel_quanta)),
+        colour_quanta=int(COLOUR_VOXELS * voxel_quanta),
     )
 
 
@@ -385,10 +398,8 @@ class TorchKernel(Kernel):
         along_p = (z_hw[..., None] + offsets_m)[z_hw > 0]
         direction_p3 = (direction_w3 + direction_h3[:, None])[z_hw > 0]
         points_blocks = along_p[..., None] * direction_p3[:, None]
-        blocks = torch.floor(points_blocks + origin_3).to(torch.int64) + 2**20
-        key = torch.unique((blocks[..., 0] << 42) | (blocks[..., 1] << 21) | blocks[..., 2])
-        coords_m3 = torch.stack((key >> 42, (key >> 21) & (2**21 - 1), key & (2**21 - 1)), dim=-1) - 2**20
-        return coords_m3.to(torch.int32).cpu().numpy()
+        blocks_p3 = torch.floor(points_blocks + origin_3).to(torch.int32).reshape(-1, 3)
+        return _coords(np.unique(_key(torch.unique(blocks_p3, dim=0).cpu().numpy())))
 
     def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
         import torch
@@ -396,32 +407,32 @@ class TorchKernel(Kernel):
         projection = _projection(view, volume, coords_m3)
         height, width = view.depth_m_hw.shape
         depth_m_p = torch.from_numpy(view.depth_m_hw).to(self.device).flatten()
-        rgbw_p4 = torch.from_numpy(view.rgbw_hw4).to(self.device).reshape(-1, 4).to(torch.int32)
-        fade_q = torch.from_numpy(projection.fade_q).to(self.device)
-        step_3e3 = torch.from_numpy(projection.step_3e3).to(self.device)
+        rgbw_p4 = torch.from_numpy(view.rgbw_hw4).to(self.device).reshape(-1, 4)
+        step_3v = torch.from_numpy(projection.step_3v).to(self.device)
         base_m3 = torch.from_numpy(projection.base_m3).to(self.device)
-        slot = torch.from_numpy(slot_m).to(self.device)
+        slot_m_ = torch.from_numpy(slot_m).to(self.device)
 
-        # Where each voxel falls: (m, i, j, k, 3), added in the order x, y, z.
-        along_x = base_m3[:, None] + step_3e3[0]
-        along_xy = along_x[:, :, None] + step_3e3[1]
-        x_z, y_z, z = (along_xy[:, :, :, None] + step_3e3[2]).unbind(-1)
-        x_px, y_px = x_z / z, y_z / z
-        is_inside = (z > 0) & (x_px >= 0) & (x_px < width) & (y_px >= 0) & (y_px < height)
-        pixel = torch.where(is_inside, y_px, 0).to(torch.int64) * width + torch.where(is_inside, x_px, 0).to(torch.int64)
+        # Where each voxel falls.
+        x_z_mv, y_z_mv, z_mv = (base_m3[:, None] + step_3v.T).unbind(-1)
+        x_px_mv, y_px_mv = x_z_mv / z_mv, y_z_mv / z_mv
+        is_inside_mv = (z_mv > 0) & (x_px_mv >= 0) & (x_px_mv < width) & (y_px_mv >= 0) & (y_px_mv < height)
+        column_mv, row_mv = (torch.where(is_inside_mv, px, 0).to(torch.int64) for px in (x_px_mv, y_px_mv))
+        pixel_mv = row_mv * width + column_mv
 
         # How far it lies in front of what is seen there, and how much that is worth.
-        rgbw = rgbw_p4[pixel]
-        distance = (depth_m_p[pixel] - z) * float(projection.quanta_per_m)
-        quantum = torch.round(distance.clamp(-QUANTA, QUANTA)).to(torch.int32)
-        is_seen = is_inside & (rgbw[..., 3] > 0) & (quantum > -QUANTA)
-        weight = ((rgbw[..., 3] * fade_q[(quantum + QUANTA).to(torch.int64)]) >> 8).clamp(min=1) * is_seen
+        rgbw_mv4 = rgbw_p4[pixel_mv].to(torch.int32)
+        distance_mv = ((depth_m_p[pixel_mv] - z_mv) * float(projection.quanta_per_m)).clamp(-QUANTA, QUANTA)
+        above_lowest_mv = (distance_mv + QUANTA + 0.5).to(torch.int32)
+        faded_mv = (above_lowest_mv * projection.fade).clamp(max=FADE_ONE)
+        weight_mv = ((rgbw_mv4[..., 3] * faded_mv) >> FADE_SHIFT).clamp(min=1)
+        weight_mv *= is_inside_mv & (rgbw_mv4[..., 3] > 0) & (above_lowest_mv > 0)
+        quantum_mv = above_lowest_mv - QUANTA
 
-        volume.sdf_weight[slot] += torch.stack((weight * quantum, weight), dim=-1)
+        volume.sdf_weight_n2v[slot_m_] += torch.stack((weight_mv * quantum_mv, weight_mv), dim=1)
         if volume.has_colour:
-            colour_weight = weight * (quantum.abs() <= projection.colour_quanta)
-            rgb_one = torch.cat((rgbw[..., :3], torch.ones_like(rgbw[..., 3:])), dim=-1)
-            volume.rgb_weight[slot] += rgb_one * colour_weight[..., None]
+            near_weight_mv = weight_mv * (quantum_mv.abs() <= projection.colour_quanta)
+            rgb_m3v = rgbw_mv4[..., :3].movedim(-1, 1) * near_weight_mv[:, None]
+            volume.rgb_weight_n4v[slot_m_] += torch.cat((rgb_m3v, near_weight_mv[:, None]), dim=1)
 
 
 class NumbaKernel(Kernel):
@@ -448,17 +459,22 @@ class NumbaKernel(Kernel):
         from geomagic_dagster.cv.mesh_kernels import integrate
 
         projection = _projection(view, volume, coords_m3)
+        height, width = view.depth_m_hw.shape
         integrate(
-            view.depth_m_hw,
-            view.rgbw_hw4,
+            view.depth_m_hw.reshape(-1),
+            view.rgbw_hw4.view("<u4").reshape(-1),
+            width,
+            height,
             projection.base_m3,
-            projection.step_3e3,
+            projection.step_3v,
             slot_m,
-            projection.fade_q,
+            QUANTA,
             projection.quanta_per_m,
+            projection.fade,
+            FADE_SHIFT,
             projection.colour_quanta,
-            volume.sdf_weight.numpy(),
-            volume.rgb_weight.numpy(),
+            volume.sdf_weight_n2v.numpy(),
+            volume.rgb_weight_n4v.numpy(),
         )
 
 
@@ -521,19 +537,20 @@ def extract(volume: BlockVolume, seen_weight: int) -> Surface:
 def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, I32 | None]]:
     """For each chunk that holds a surface: its first voxel (3,), the TSDF (s, s, s) with NaN where nothing was
     seen, and the colour sums (s, s, s, 4); s is one more than the chunk's voxels, for the shared layer."""
-    sdf_weight, rgb_weight = volume.sdf_weight.cpu().numpy(), volume.rgb_weight.cpu().numpy()
+    sdf_weight_n2v, rgb_weight_n4v = volume.sdf_weight_n2v.cpu().numpy(), volume.rgb_weight_n4v.cpu().numpy()
     size = CHUNK * BLOCK + 1
     steps = np.arange(CHUNK + 1)
     neighbours_c3 = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
 
-    def gathered(blocks: I32, slots: I64) -> I32:
-        cube = np.where((slots >= 0)[:, None, None, None, None], blocks[slots], 0)
-        cube = cube.reshape(CHUNK + 1, CHUNK + 1, CHUNK + 1, BLOCK, BLOCK, BLOCK, -1).transpose(0, 3, 1, 4, 2, 5, 6)
+    def gathered(sums_ncv: I32, slots: I64) -> I32:
+        """Sums (s, s, s, c) of the chunk and its shared layer; 0 where there is no block."""
+        blocks = np.where((slots >= 0)[:, None, None], sums_ncv[slots], 0)
+        cube = blocks.reshape(*[CHUNK + 1] * 3, -1, BLOCK, BLOCK, BLOCK).transpose(0, 4, 1, 5, 2, 6, 3)
         return cube.reshape(*[(CHUNK + 1) * BLOCK] * 3, -1)[:size, :size, :size]
 
-    for chunk_3 in np.unique(volume.sorted_coords_n3() // CHUNK, axis=0):
+    for chunk_3 in np.unique(volume.coords_n3() // CHUNK, axis=0):
         slots = volume.find(chunk_3 * CHUNK + neighbours_c3)
-        sums, weights = np.moveaxis(gathered(sdf_weight, slots).astype(np.int64), -1, 0)
+        sums, weights = np.moveaxis(gathered(sdf_weight_n2v, slots).astype(np.int64), -1, 0)
         is_seen = weights >= seen_weight
         # Odd numerators are never zero; a vertex then lies on one edge alone and never on a voxel, where
         # several would fall together.
@@ -541,7 +558,7 @@ def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, I
         sdf = np.copysign(np.maximum(np.abs(sdf), np.float32(1 / QUANTA)), sdf)
         sdf[~is_seen] = np.nan
         if _cells_to_march(sdf).any():
-            colours = gathered(rgb_weight, slots) if volume.has_colour else None
+            colours = gathered(rgb_weight_n4v, slots) if volume.has_colour else None
             yield chunk_3.astype(np.int64) * (CHUNK * BLOCK), sdf, colours
 
 
