@@ -91,8 +91,8 @@ class Design:
     size_m_3: Xyz
     parts: tuple[Part, ...]
 
-    def at(self, x: float, y: float, bottom_z: float, yaw_rad: float, parent: int | None = None) -> Furniture:
-        centre = (float(x), float(y), float(bottom_z) + 0.5 * self.size_m_3[2])
+    def at(self, place_2: plan.F64, bottom_z: float, yaw_rad: float, parent: int | None = None) -> Furniture:
+        centre = (float(place_2[0]), float(place_2[1]), float(bottom_z) + 0.5 * self.size_m_3[2])
         return Furniture(self.kind, centre, self.size_m_3, float(yaw_rad), parent, self.parts)
 
 
@@ -344,8 +344,10 @@ def floor_lamp(rng: Random) -> Design:
 def vase(rng: Random) -> Design:
     """A vase: two cylinders."""
     wide, height = float(rng.uniform(0.12, 0.18)), float(rng.uniform(0.22, 0.32))
-    glaze = Material("plaster", tuple(rng.uniform(0.3, 0.85, 3)), scale_m=0.05, contrast=0.3)
-    parts = (_cylinder(0, 0, 0, wide, 0.65 * height, glaze), _cylinder(0, 0, 0.65 * height, 0.5 * wide, 0.35 * height, glaze))
+    red, green, blue = rng.uniform(0.3, 0.85, 3)
+    glaze = Material("plaster", (float(red), float(green), float(blue)), scale_m=0.05, contrast=0.3)
+    belly, neck = 0.65 * height, 0.35 * height
+    parts = (_cylinder(0, 0, 0, wide, belly, glaze), _cylinder(0, 0, belly, 0.5 * wide, neck, glaze))
     return Design("vase", (wide, wide, height), parts)
 
 
@@ -358,11 +360,12 @@ def carton(rng: Random) -> Design:
 
 def screen(rng: Random) -> Design:
     """A computer screen on a foot."""
+    shown = Material("picture", (0.2, 0.4, 0.7), scale_m=0.12, seed=int(rng.integers(99)))
     parts = (
         _cylinder(0, -0.02, 0, 0.16, 0.015, _METAL),
         _box(0, -0.05, 0.015, 0.05, 0.02, 0.25, _METAL),
         _box(0, -0.02, 0.1, 0.54, 0.035, 0.33, _METAL),
-        _box(0, 0.0, 0.11, 0.52, 0.005, 0.31, Material("picture", (0.2, 0.4, 0.7), scale_m=0.12, seed=int(rng.integers(99)))),
+        _box(0, 0.0, 0.11, 0.52, 0.005, 0.31, shown),
     )
     return Design("screen", (0.54, 0.2, 0.43), parts)
 
@@ -414,7 +417,7 @@ class Furnisher:
                 side = self.rng.choice([-1.0, 1.0]) * (0.5 * (beside.size_m_3[0] + width) + 2 * APART_M)
                 back = np.array(beside.centre_world_m_3[:2]) + along * side - inward * 0.5 * beside.size_m_3[1]
             centre = back + 0.5 * depth * np.array([-along[1], along[0]])
-            placed = self.stand(design.at(*centre, 0.0, np.arctan2(along[1], along[0])))
+            placed = self.stand(design.at(centre, 0.0, np.arctan2(along[1], along[0])))
             if placed is not None:
                 return placed
         return None
@@ -427,21 +430,24 @@ class Furnisher:
             wall = int(self.rng.integers(len(self.footprint_k2)))
             along = self.footprint_k2[(wall + 1) % len(self.footprint_k2)] - self.footprint_k2[wall]
             yaw = np.arctan2(along[1], along[0]) + self.rng.uniform(-jitter_rad, jitter_rad)
-            placed = self.stand(design.at(*self.rng.uniform(low, high), 0.0, yaw))
+            placed = self.stand(design.at(self.rng.uniform(low, high), 0.0, yaw))
             if placed is not None:
                 return placed
         return None
 
-    def facing(self, make: Maker, host: Furniture, side: str, gap_m: float = 0.05, shift_m: float = 0.0) -> Furniture | None:
+    def facing(
+        self, make: Maker, host: Furniture, side: str, gap_m: float = 0.05, shift_m: float = 0.0
+    ) -> Furniture | None:
         """A piece whose front looks at a side ("front", "back", "left", "right") of another."""
         design = make(self.rng)
         turn = {"front": 0.0, "left": 0.5 * np.pi, "back": np.pi, "right": -0.5 * np.pi}[side]
         reach = 0.5 * host.size_m_3[1 if side in ("front", "back") else 0]
         towards = host.yaw_rad + turn + 0.5 * np.pi  # direction from the host to the piece
         out, across = np.array([np.cos(towards), np.sin(towards)]), np.array([np.sin(towards), -np.cos(towards)])
-        centre = np.array(host.centre_world_m_3[:2]) + out * (reach + gap_m + 0.5 * design.size_m_3[1]) + shift_m * across
+        away_m = reach + gap_m + 0.5 * design.size_m_3[1]
+        centre = np.array(host.centre_world_m_3[:2]) + away_m * out + shift_m * across
         yaw = towards + 0.5 * np.pi + self.rng.uniform(-0.06, 0.06)
-        return self.stand(design.at(*centre, 0.0, yaw))
+        return self.stand(design.at(centre, 0.0, yaw))
 
     def on_wall(self, make: Maker, bottom_m: tuple[float, float]) -> Furniture | None:
         """A piece that hangs on a wall."""
@@ -456,7 +462,7 @@ class Furnisher:
             place = self.rng.uniform(0.5 * design.size_m_3[0] + 0.1, length - 0.5 * design.size_m_3[0] - 0.1)
             # 2 mm off the wall: a gap that nobody sees, and the boxes touch no wall
             centre = start + along * place + np.array([-along[1], along[0]]) * (0.5 * design.size_m_3[1] + 0.002)
-            piece = design.at(*centre, self.rng.uniform(*bottom_m), np.arctan2(along[1], along[0]))
+            piece = design.at(centre, self.rng.uniform(*bottom_m), np.arctan2(along[1], along[0]))
             if self.stand(piece) is not None:
                 return piece
         return None
@@ -472,10 +478,11 @@ class Furnisher:
                 return None
             x, y = (self.rng.uniform(-each, each) for each in spare)
             cos, sin = np.cos(host.yaw_rad), np.sin(host.yaw_rad)
-            centre = np.array(host.centre_world_m_3[:2]) + (cos * x - sin * y, sin * x + cos * y)
+            centre = np.array(host.centre_world_m_3[:2]) + np.array([cos * x - sin * y, sin * x + cos * y])
             yaw = host.yaw_rad + self.rng.uniform(-turn_rad, turn_rad)
-            piece = design.at(*centre, host.top_z_m, yaw, parent=self.pieces.index(host))
-            if not any(piece.intersects(other, APART_M) for other in self.pieces):
+            piece = design.at(centre, host.top_z_m, yaw, parent=self.pieces.index(host))
+            is_on_it = plan.fits(piece.corners_world_m_42, host.corners_world_m_42)
+            if is_on_it and not any(piece.intersects(other, APART_M) for other in self.pieces):
                 self.pieces.append(piece)
                 return piece
         return None
@@ -564,7 +571,8 @@ def _dining_place(room: Furnisher) -> None:
     place = room.anywhere(table) or room.against_wall(table)
     if place is None:
         return
-    for side, shift_m in (("front", -0.3), ("front", 0.3), ("back", -0.3), ("back", 0.3), ("left", 0.0), ("right", 0.0)):
+    seats = (("front", -0.3), ("front", 0.3), ("back", -0.3), ("back", 0.3), ("left", 0.0), ("right", 0.0))
+    for side, shift_m in seats:
         if room.rng.uniform() < 0.8:
             room.facing(chair, place, side, gap_m=0.05, shift_m=shift_m)
     room.on_top(vase, place)

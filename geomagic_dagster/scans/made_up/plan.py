@@ -29,7 +29,7 @@ def rectangle_corners(centre_2: F64, size_2: F64, yaw_rad: float) -> F64:
 
 
 def overlap(a_n2: F64, b_n2: F64, margin_m: float = 0.0) -> bool:
-    """Do two convex polygons (or segments) come nearer than the margin? Separating axes; corners are judged strictly."""
+    """Do two convex polygons (or segments) come nearer than the margin? (Separating axes.)"""
     for polygon in (a_n2, b_n2):
         edges = np.roll(polygon, -1, axis=0) - polygon
         for x, y in edges:
@@ -74,6 +74,19 @@ def distance_to_outline(points_n2: F64, polygon_k2: F64) -> F64:
     return best
 
 
+def sight_m(eye_b2: F64, direction_b2: F64, polygon_k2: F64) -> F64:
+    """How far each eye inside a polygon sees in its direction (length 1) before it meets an edge; (b,)."""
+    best = np.full(len(eye_b2), np.inf)
+    for start, end in zip(polygon_k2, np.roll(polygon_k2, -1, axis=0), strict=True):
+        edge, to_start = end - start, start - eye_b2
+        turn = direction_b2[:, 0] * edge[1] - direction_b2[:, 1] * edge[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            reach = (to_start[:, 0] * edge[1] - to_start[:, 1] * edge[0]) / turn
+            along = (to_start[:, 0] * direction_b2[:, 1] - to_start[:, 1] * direction_b2[:, 0]) / turn
+        best = np.where((reach > 0) & (along >= 0) & (along <= 1), np.minimum(best, reach), best)
+    return best
+
+
 def distance_to_rectangle(points_n2: F64, centre_2: F64, size_2: F64, yaw_rad: float) -> F64:
     """Distance of points to a filled rectangle; 0 inside."""
     cos, sin = np.cos(yaw_rad), np.sin(yaw_rad)
@@ -114,8 +127,8 @@ class FreeFloor:
         from scipy import ndimage
 
         walkable = self.clearance_m_yx >= BODY_M
-        labels, count = ndimage.label(walkable)
-        if count == 0:
+        labels = np.zeros(walkable.shape, np.int32)
+        if ndimage.label(walkable, output=labels) == 0:
             return walkable, 0.0
         cells = np.bincount(labels.ravel())[1:]
         return labels == 1 + int(np.argmax(cells)), float(cells.max() / cells.sum())

@@ -31,7 +31,7 @@ _STEP_OFF_M = 1e-4  # shadow rays start this far above the surface
 _SKIRTING_M = 0.07
 
 
-compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)  # pyright: ignore[reportCallIssue]
 """Without reference counts: with them each call that passes the scene counts its 30 arrays up and down, atomically,
 and everything takes ten times as long (and longer on two threads). So no kernel may allocate an array."""
 
@@ -300,7 +300,6 @@ def _noise(x, y, z, seed):
     """Value noise in -1..1 with a period of one (Perlin 1985, values instead of gradients)."""
     i, j, k = math.floor(x), math.floor(y), math.floor(z)
     fx, fy, fz = x - i, y - j, z - k
-    i, j, k = int(i), int(j), int(k)
     fx, fy, fz = fx * fx * (3.0 - 2.0 * fx), fy * fy * (3.0 - 2.0 * fy), fz * fz * (3.0 - 2.0 * fz)
     total = 0.0
     for corner in range(8):
@@ -340,7 +339,7 @@ def _albedo(s, m, a, b, c, width):
     """Linear reflectance of material m at (a, b) on a face, c across it, for a pixel `width` metres wide."""
     pattern, scale, contrast, seed = s.pattern_m[m], s.scale_m[m], s.contrast_m[m], s.seed_m[m]
     mix, gain = 0.0, 1.0  # towards the second colour; brighter or darker
-    if pattern == PLASTER or pattern == EMISSIVE or pattern == PLAIN:
+    if pattern in (PLASTER, EMISSIVE, PLAIN):
         gain += contrast * _octaves(a, b, c, scale, width, seed)
     elif pattern == STRIPES:
         mix = _line(a, scale, 0.5 * scale, width)
@@ -363,7 +362,7 @@ def _albedo(s, m, a, b, c, width):
         weave = _octaves(a, b, c, 0.012, width, seed + 3)
         gain += contrast * weave - 0.25 * max(_line(a, scale, 0.004, width), _line(b, scale, 0.004, width))
     elif pattern == TILES:
-        tint = _hash(int(math.floor(a / scale + 0.5)), int(math.floor(b / scale + 0.5)), 1, seed)
+        tint = _hash(math.floor(a / scale + 0.5), math.floor(b / scale + 0.5), 1, seed)
         mix = max(_line(a + 0.5 * scale, scale, 0.006, width), _line(b + 0.5 * scale, scale, 0.006, width))
         gain += contrast * (tint - 0.5) + 0.5 * contrast * _octaves(a, b, c, 0.15, width, seed)
     elif pattern == RUG:
@@ -377,8 +376,8 @@ def _albedo(s, m, a, b, c, width):
             gain -= 0.7 * _line(a, scale, 0.004, width) - 0.5 * _line(b, 0.31, 0.015, width)
         else:
             warp = 0.6 * _noise(a / scale, b / scale, 0.0, seed + 1)
-            cell_a = int(math.floor(a / scale + warp))
-            cell_b = int(math.floor(b / scale - warp + 0.5 * cell_a))
+            cell_a = math.floor(a / scale + warp)
+            cell_b = math.floor(b / scale - warp + 0.5 * cell_a)
         gain += contrast * _octaves(a, b, c, 0.05, width, seed)
         red = 0.04 + 0.65 * _hash(cell_a, cell_b, 1, seed) ** 2
         green = 0.04 + 0.60 * _hash(cell_a, cell_b, 2, seed) ** 2

@@ -144,8 +144,8 @@ def make_room(seed: int, shape: Shape | None = None, furniture: bool = True) -> 
     if shape not in (None, *get_args(Shape)):
         raise ValueError(f"make_room: expected a shape of {', '.join(get_args(Shape))} or None; got {shape!r}")
     rng = np.random.default_rng([seed, 1])
-    if shape is None:
-        shape = get_args(Shape)[rng.integers(3)]
+    by_seed: Shape = get_args(Shape)[rng.integers(3)]
+    shape = shape or by_seed
     footprint = _footprint(rng, shape)
     ceiling_z = float(rng.uniform(2.4, 2.8))
     wall_material, accent_material = _wall_materials(rng)
@@ -227,13 +227,12 @@ def _front_of(wall: Wall, opening: Opening, depth_m: float) -> NDArray[np.float6
 def _recess(opening: Opening, lining: Material) -> list[Part]:
     """The four boards that line an opening behind its wall, in the fixture's frame."""
     width, depth, side = opening.width_m, _RECESS_M, 0.05
+    height, out = opening.height_m, -0.5 * depth
+    x, below, above = 0.5 * (width + side), -0.5 * side, height + 0.5 * side
     return [
-        Part("box", (a * 0.5 * (width + side), -0.5 * depth, 0.5 * opening.height_m), (side, depth, opening.height_m), lining)
-        for a in (-1, 1)
-    ] + [
-        Part("box", (0.0, -0.5 * depth, z), (width + 2 * side, depth, side), lining)
-        for z in (-0.5 * side, opening.height_m + 0.5 * side)
-    ]  # fmt: skip
+        *(Part("box", (a * x, out, 0.5 * height), (side, depth, height), lining) for a in (-1, 1)),
+        *(Part("box", (0.0, out, z), (width + 2 * side, depth, side), lining) for z in (below, above)),
+    ]
 
 
 def _fixture(kind: str, wall: Wall, opening: Opening, parts: list[Part]) -> Furniture:
@@ -241,17 +240,18 @@ def _fixture(kind: str, wall: Wall, opening: Opening, parts: list[Part]) -> Furn
     # the box of a fixture is of no interest; its size only fixes where the parts' frame is
     x, y = wall.place(opening.along_m + 0.5 * opening.width_m, 0.0)
     size = (opening.width_m, 2 * _RECESS_M, opening.height_m)
-    return Furniture(kind, (float(x), float(y), opening.sill_m + 0.5 * opening.height_m), size, wall.yaw_rad, None, tuple(parts))
+    centre = (float(x), float(y), opening.sill_m + 0.5 * opening.height_m)
+    return Furniture(kind, centre, size, wall.yaw_rad, None, tuple(parts))
 
 
 def _door_fixture(wall: Wall, door: Opening) -> Furniture:
     paint = Material("plain", (0.85, 0.83, 0.78), contrast=0.05, scale_m=0.2)
     leaf = Material("wood", (0.72, 0.56, 0.38), (0.60, 0.44, 0.28), 0.08, 0.2, 11)
     metal = Material("plain", (0.6, 0.6, 0.62), contrast=0.05)
-    back, width, height = -_RECESS_M, door.width_m, door.height_m
+    width, height, thick = door.width_m, door.height_m, _RECESS_M - _LEAF_DEPTH_M
     parts = [
         *_recess(door, paint),
-        Part("box", (0.0, 0.5 * (back - _LEAF_DEPTH_M), 0.5 * height), (width, _RECESS_M - _LEAF_DEPTH_M, height), leaf),
+        Part("box", (0.0, -_LEAF_DEPTH_M - 0.5 * thick, 0.5 * height), (width, thick, height), leaf),
         Part("box", (0.5 * width - 0.11, -_LEAF_DEPTH_M + 0.02, 1.02), (0.13, 0.02, 0.025), metal),
         Part("box", (0.5 * width - 0.06, -_LEAF_DEPTH_M + 0.01, 1.02), (0.02, 0.02, 0.025), metal),
     ]
@@ -304,7 +304,8 @@ def _light(rng: np.random.Generator, footprint: NDArray[np.float64], window_wall
 def _wall_materials(rng: np.random.Generator) -> tuple[Material, Material]:
     """(plain plaster of most walls, the one accent wall)."""
     tint = rng.uniform(0.78, 0.88) + rng.uniform(-0.03, 0.03, 3)
-    plaster = Material("plaster", (float(tint[0]), float(tint[1]), float(tint[2])), scale_m=0.35, contrast=0.06, seed=21)
+    tinted = (float(tint[0]), float(tint[1]), float(tint[2]))
+    plaster = Material("plaster", tinted, scale_m=0.35, contrast=0.08, seed=21)
     base = rng.uniform(0.55, 0.75) + rng.uniform(-0.12, 0.12, 3)
     rgb = (float(base[0]), float(base[1]), float(base[2]))
     lighter = (rgb[0] + 0.12, rgb[1] + 0.12, rgb[2] + 0.12)
@@ -363,7 +364,7 @@ def _rug(rng: np.random.Generator, footprint: NDArray[np.float64]) -> list[Decal
 
 
 def scene_of(room: MadeUpRoom) -> Scene:
-    """The room as the arrays that the ray caster reads; solids in the order fixtures, furniture, each with its parts."""
+    """The room as the ray caster's arrays; solids in the order fixtures, furniture, each with its parts."""
     from geomagic_dagster.scans.made_up import ray_kernels
 
     materials: list[Material] = []

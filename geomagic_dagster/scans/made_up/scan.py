@@ -28,39 +28,50 @@ F64 = NDArray[np.float64]
 class ScanOptions(Params):
     """How the walk is recorded, and what is wrong with the recording. Without arguments nothing is wrong with it."""
 
-    seed: int = Field(0, ge=0, description="Another seed: another walk and other noise in the same room.")
-    frames: int = Field(150, ge=1, description="How many moments of the walk are recorded.")
-    rate_hz: float = Field(5.0, gt=0, description="Recorded moments a second.")
-    size_wh: tuple[int, int] = Field((320, 240), description="Width and height of the colour images.")
-    depth_size_wh: tuple[int, int] | None = Field(None, description="Of the depth images; None: as the colour images.")
-    field_of_view_deg: float = Field(62.0, gt=10, lt=150, description="Horizontal.")
-
-    depth_noise: float = Field(0.0, ge=0, description="Sigma of depth as a fraction of depth; partly smooth over pixels.")
-    flying_pixels: float = Field(0.0, ge=0, le=1, description="Fraction of pixels at depth edges that float between.")
-    holes: float = Field(
-        0.0, ge=0, le=1, description="Chance that depth is missing where it is dark, glancing or beyond 5 m."
+    seed: int = Field(default=0, ge=0, description="Another seed: another walk and other noise in the same room.")
+    frames: int = Field(default=150, ge=1, description="How many moments of the walk are recorded.")
+    rate_hz: float = Field(default=5.0, gt=0, description="Recorded moments a second.")
+    size_wh: tuple[int, int] = Field(default=(320, 240), description="Width and height of the colour images.")
+    depth_size_wh: tuple[int, int] | None = Field(
+        default=None, description="Of the depth images; None: as the colour images."
     )
-    blur: float = Field(0.0, ge=0, le=1, description="Fraction of frames with motion blur.")
-    blur_exposure_s: float = Field(0.08, gt=0, description="Exposure of a blurred frame.")
-    exposure_stops: float = Field(0.0, ge=0, description="How far the exposure wanders either way.")
-    colour_noise: float = Field(0.0, ge=0, description="Sigma in grey levels.")
+    field_of_view_deg: float = Field(default=62.0, gt=10, lt=150, description="Horizontal.")
+
+    depth_noise: float = Field(
+        default=0.0, ge=0, description="Sigma as a fraction of depth; partly smooth over pixels."
+    )
+    flying_pixels: float = Field(
+        default=0.0, ge=0, le=1, description="Fraction of pixels at depth edges that float between."
+    )
+    holes: float = Field(
+        default=0.0, ge=0, le=1, description="Chance that depth is missing where it is dark, glancing or beyond 5 m."
+    )
+    blur: float = Field(default=0.0, ge=0, le=1, description="Fraction of frames with motion blur.")
+    blur_exposure_s: float = Field(default=0.08, gt=0, description="Exposure of a blurred frame.")
+    exposure_stops: float = Field(default=0.0, ge=0, description="How far the exposure wanders either way.")
+    colour_noise: float = Field(default=0.0, ge=0, description="Sigma in grey levels.")
 
     pose_drift: float = Field(
-        0.0, ge=0, description="Error of position at the walk's end as a fraction of its length; the heading goes with it."
+        default=0.0,
+        ge=0,
+        description="Error of position at the end as a fraction of the walk's length; the heading goes with it.",
     )
-    pose_noise_m: float = Field(0.0, ge=0, description="Sigma of each coordinate of each position, independent.")
-    pose_noise_deg: float = Field(0.0, ge=0, description="Sigma of the rotation about each axis, independent.")
+    pose_noise_m: float = Field(
+        default=0.0, ge=0, description="Sigma of each coordinate of each position, independent."
+    )
+    pose_noise_deg: float = Field(default=0.0, ge=0, description="Sigma of the rotation about each axis, independent.")
     jump: tuple[int, float] | None = Field(
-        None, description="(frame, metres): from this frame on all positions are shifted sideways, as by a relocalisation."
+        default=None,
+        description="(frame, metres): from this frame on all positions are shifted, as by a relocalisation.",
     )
-    device_yaw_deg: float | None = Field(None, description="Heading of the device's world; None: by the seed.")
+    device_yaw_deg: float | None = Field(default=None, description="Heading of the device's world; None: by the seed.")
     gravity_error_deg: float = Field(
-        0.0, ge=0, lt=45, description="How far the gravity that the device reports is off the true one."
+        default=0.0, ge=0, lt=45, description="How far the gravity that the device reports is off the true one."
     )
     world_tilt_deg: float = Field(
-        0.0, ge=0, lt=90, description="How far the device's z axis is off what it reports as upwards."
+        default=0.0, ge=0, lt=90, description="How far the device's z axis is off what it reports as upwards."
     )
-    gravity_known: bool = Field(True, description="False: the scan says nothing of gravity.")
+    gravity_known: bool = Field(default=True, description="False: the scan says nothing of gravity.")
 
     @model_validator(mode="after")
     def _jump_is_in_the_walk(self) -> ScanOptions:
@@ -138,7 +149,8 @@ def scan_room(room: MadeUpRoom, options: ScanOptions = CLEAN) -> MadeUpScan:
         )  # fmt: skip
         return encode_jpeg(rgb), encode_png(depth_mm), encode_png(confidence)
 
-    with ThreadPoolExecutor(config.NUMBA_NUM_THREADS) as threads:  # the kernels release the GIL
+    threads_free: int = config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    with ThreadPoolExecutor(threads_free) as threads:  # the kernels release the GIL
         images = list(threads.map(record, range(options.frames)))
     rgb, depth, confidence = (EncodedImages(column) for column in zip(*images, strict=True))
     scan = Scan(
@@ -196,8 +208,10 @@ def _exposure_stops_b(options: ScanOptions, rng: np.random.Generator) -> F64:
     """A slow wandering between -exposure_stops and +exposure_stops, as of an automatic exposure."""
     phases = rng.uniform(0.0, 2.0 * np.pi, 2)
     seconds_b = np.arange(options.frames) / options.rate_hz
-    waves = 0.6 * np.sin(2 * np.pi * seconds_b / 7.0 + phases[0]) + 0.4 * np.sin(2 * np.pi * seconds_b / 3.1 + phases[1])
-    return options.exposure_stops * waves
+    slow, fast = (
+        np.sin(2.0 * np.pi * seconds_b / period + phase) for period, phase in zip((7.0, 3.1), phases, strict=True)
+    )
+    return options.exposure_stops * (0.6 * slow + 0.4 * fast)
 
 
 def _velocity_6(world_T_cam_b44: F64, frame: int, rate_hz: float) -> F64:

@@ -76,7 +76,7 @@ def smooth_noise(shape: tuple[int, int], sigma_px: float, rng: np.random.Generat
     import cv2
 
     field = cv2.GaussianBlur(rng.standard_normal(shape, dtype=np.float32), (0, 0), sigma_px)
-    return field / np.float32(field.std())
+    return np.asarray(field / field.std(), np.float32)
 
 
 def edges(depth_m_hw: F64, surface_hw: NDArray[np.int32]) -> tuple[NDArray[np.bool_], F64, F64]:
@@ -84,7 +84,8 @@ def edges(depth_m_hw: F64, surface_hw: NDArray[np.int32]) -> tuple[NDArray[np.bo
     import cv2
 
     kernel = np.ones((3, 3), np.uint8)
-    near, far = cv2.erode(depth_m_hw, kernel), cv2.dilate(depth_m_hw, kernel)
+    near = np.asarray(cv2.erode(depth_m_hw, kernel), np.float64)
+    far = np.asarray(cv2.dilate(depth_m_hw, kernel), np.float64)
     number = surface_hw.astype(np.float32)
     is_edge = (cv2.erode(number, kernel) != cv2.dilate(number, kernel)) & (far - near > EDGE_M) & (near > 0)
     return is_edge, near, far

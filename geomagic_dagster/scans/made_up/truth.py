@@ -77,7 +77,7 @@ class Truth:
         return invert_pose(self.scan_T_world_44)
 
     def to_world(self, points_n3: NDArray[np.floating], pipeline_world_T_scan_44: F64 | None = None) -> F64:
-        """Points of the device's world in the true world; with `Poses.world_T_scan_44`: points of a mesh of the pipeline.
+        """Points of the device's world in the true world; with `Poses.world_T_scan_44`: points of the pipeline's mesh.
 
         The pipeline makes the device's world upright and calls it world; this undoes that first.
         """

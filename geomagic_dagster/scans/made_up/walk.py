@@ -27,8 +27,9 @@ def walk_world_T_cam_b44(room: MadeUpRoom, frames: int, rng: np.random.Generator
     x_b, y_b = (np.interp(s_b, np.linspace(0.0, 1.0, len(path_n2)), path_n2[:, i]) for i in (0, 1))
 
     turns = max(1, round(frames / _FRAMES_A_TURN))
-    sense, phases = rng.choice([-1.0, 1.0]), rng.uniform(0.0, 2.0 * np.pi, 8)
-    yaw_b = phases[0] + 2.0 * np.pi * sense * turns * s_b + 0.25 * np.sin(2.0 * np.pi * 3 * s_b + phases[1])
+    phases = rng.uniform(0.0, 2.0 * np.pi, 8)
+    yaw_b = _look_across(room, np.stack((x_b, y_b), axis=1), 2.0 * np.pi * turns * s_b, phases[0])
+    yaw_b += 0.25 * np.sin(2.0 * np.pi * 3 * s_b + phases[1])
     # An odd number of nods on the same turns: where the first turn looked up, the next looks down.
     pitch_b = np.radians(-13.0 + 27.0 * np.sin(2.0 * np.pi * (2 * turns + 1) * s_b + phases[2]))
     roll_b = np.radians(2.0) * np.sin(2.0 * np.pi * 4 * s_b + phases[3])
@@ -39,9 +40,23 @@ def walk_world_T_cam_b44(room: MadeUpRoom, frames: int, rng: np.random.Generator
     return look_b44(np.stack((x_b, y_b, z_b), axis=1), yaw_b, pitch_b, roll_b)
 
 
+def _look_across(room: MadeUpRoom, eye_m_b2: F64, turned_rad_b: F64, start_rad: float) -> F64:
+    """Headings (b,) that turn as given, from the start and in the sense that look farthest: across the room."""
+    best_m, best_b = -1.0, turned_rad_b
+    for sense in (-1.0, 1.0):
+        for start in start_rad + np.arange(0.0, 2.0 * np.pi, np.pi / 8):
+            yaw_b = start + sense * turned_rad_b
+            directions_b2 = np.stack((np.cos(yaw_b), np.sin(yaw_b)), axis=1)
+            sight_m = np.minimum(plan.sight_m(eye_m_b2, directions_b2, room.footprint_world_m_n2), 3.0).mean()
+            if sight_m > best_m:
+                best_m, best_b = sight_m, yaw_b
+    return best_b
+
+
 def look_b44(eye_world_m_b3: F64, yaw_rad_b: F64, pitch_rad_b: F64, roll_rad_b: F64) -> F64:
-    """Camera-to-world (b, 4, 4) of level cameras (OpenCV axes) turned by yaw about z, then up by pitch, then by roll."""
-    cos_yaw, sin_yaw, cos_pitch, sin_pitch = np.cos(yaw_rad_b), np.sin(yaw_rad_b), np.cos(pitch_rad_b), np.sin(pitch_rad_b)
+    """Camera-to-world (b, 4, 4) of level cameras (OpenCV axes) turned by yaw about z, then pitch (up), then roll."""
+    cos_yaw, sin_yaw = np.cos(yaw_rad_b), np.sin(yaw_rad_b)
+    cos_pitch, sin_pitch = np.cos(pitch_rad_b), np.sin(pitch_rad_b)
     forward = np.stack((cos_pitch * cos_yaw, cos_pitch * sin_yaw, sin_pitch), axis=1)
     right = np.stack((sin_yaw, -cos_yaw, np.zeros_like(sin_yaw)), axis=1)
     down = np.cross(forward, right)
@@ -105,7 +120,7 @@ def rotation_about(axis_3: F64, angle_rad: float) -> F64:
 
 
 def drift_m_b3(world_T_cam_b44: F64, fraction: float, rng: np.random.Generator) -> F64:
-    """Error of position that grows along the walk, (b, 3): a smooth random walk that ends `fraction` of its length away."""
+    """Error of position, (b, 3), that grows along the walk: smooth, random, at the end `fraction` of its length."""
     from scipy import ndimage
 
     step_m = np.linalg.norm(np.diff(world_T_cam_b44[:, :3, 3], axis=0), axis=1)
@@ -131,7 +146,7 @@ def believed_poses_b44(
     jump: tuple[int, float] | None,
     rng: np.random.Generator,
 ) -> F64:
-    """The device's poses, still in the true world: the true ones with drift, jitter and a jump (ScanOptions says what each is)."""
+    """The device's poses, still in the true world: the true ones with drift, jitter and a jump (see ScanOptions)."""
     believed = world_T_cam_b44.copy()
     frames = len(believed)
     error_m_b3 = drift_m_b3(world_T_cam_b44, drift, rng)
