@@ -82,7 +82,7 @@ class Ours:
         return fuse(self.data.frames, self.data.poses, self.data.depth, PARAMS)
 
     def extract(self, volume: BlockVolume) -> tuple[np.ndarray, np.ndarray]:
-        surface: Mesh = finish(extract(volume, seen_weight=1), PARAMS.voxel_m)
+        surface: Mesh = finish(extract(volume, seen_weight=1))
         return surface.vertices_world_m_v3, surface.triangles_f3
 
 
@@ -122,9 +122,7 @@ class Open3D:
             device=self.device,
         )
         for depth, colour, K, extrinsic in self.frames:
-            blocks = grid.compute_unique_block_coordinates(
-                depth, K, extrinsic, 1000.0, FAR_M, PARAMS.truncation_voxels
-            )
+            blocks = grid.compute_unique_block_coordinates(depth, K, extrinsic, 1000.0, FAR_M, PARAMS.truncation_voxels)
             grid.integrate(blocks, depth, colour, K, K, extrinsic, 1000.0, FAR_M, PARAMS.truncation_voxels)
         return grid
 
@@ -172,10 +170,15 @@ def run(path: Path, repeats: int = REPEATS) -> dict[str, float]:
     try:
         engines.append(Open3D(data))
     except (ImportError, OSError) as missing:  # OSError: a shared library of the system is not there
-        print(f"Open3D cannot be imported ({missing}): ours alone. Install the bench extra and Debian's "
-              "libusb-1.0-0, libgl1 and libegl1.")  # fmt: skip
-    print(f"{path.name}: {count} frames {data.depth.depth_m_bhw.shape[2]}x{data.depth.depth_m_bhw.shape[1]}, voxels of "
-          f"{PARAMS.voxel_m * 100:.0f} cm, truncation {PARAMS.truncation_voxels:.0f} voxels, {os.cpu_count()} cores")  # fmt: skip
+        print(
+            f"Open3D cannot be imported ({missing}): ours alone. Install the bench extra and Debian's "
+            "libusb-1.0-0, libgl1 and libegl1."
+        )
+    height, width = data.depth.depth_m_bhw.shape[1:]
+    print(
+        f"{path.name}: {count} frames {width}x{height}, voxels of {PARAMS.voxel_m * 100:.0f} cm, "
+        f"truncation {PARAMS.truncation_voxels:.0f} voxels, {os.cpu_count()} cores"
+    )
     for engine in engines:  # compile, fill caches
         engine.extract(engine.fuse())
     fuse_s: dict[str, list[float]] = {engine.name: [] for engine in engines}
@@ -214,7 +217,9 @@ def main() -> None:
     parser.add_argument("--memory-of", choices=["geomagic", "open3d"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if not arguments.scan.exists():
-        sys.exit(f"bench.fusion: no scan at {arguments.scan}. Name one with --scan, or point GEOMAGIC_SCANS at a folder.")
+        sys.exit(
+            f"bench.fusion: no scan at {arguments.scan}. Name one with --scan, or point GEOMAGIC_SCANS at a folder."
+        )
     use_compute_device("cpu")
     if arguments.memory_of:
         data = read_input(arguments.scan)

@@ -77,8 +77,7 @@ def mesh(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
     Raises: ScanRejected where there is no depth, nothing was seen well enough, or depth is in a wrong unit.
     """
     volume = fuse(frames, poses, depth, params)
-    surface = extract(volume, params.seen_weight)
-    surface = without_small_pieces(surface, params.min_piece_m2)
+    surface = without_small_pieces(extract(volume, params.seen_weight), params.min_piece_m2)
     if len(surface.triangles_f3) == 0:
         raise ScanRejected(
             "mesh",
@@ -87,7 +86,8 @@ def mesh(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
             do="Walk slowly, 1 to 3 m from the walls, and see every surface more than once; "
             "`geomagic scan check` tells whether poses and depth fit each other.",
         )
-    return finish(decimated(surface, params.triangles), params.voxel_m)
+    surface = without_small_pieces(decimated(surface, params.triangles), params.min_piece_m2)
+    return finish(surface)
 
 
 # --- fuse: allocate blocks where depth touches, integrate each frame into the blocks it touches ---------------
@@ -239,7 +239,9 @@ class BlockVolume:
     def sums(self) -> tuple[I32, I32]:
         """`sdf_weight_n2v` and `rgb_weight_n4v` in the order of `coords_n3`."""
         rgb_weight = self.rgb_weight_n4v.cpu().numpy()
-        return self.sdf_weight_n2v.cpu().numpy()[self._slot_n], rgb_weight[self._slot_n] if self.has_colour else rgb_weight
+        return self.sdf_weight_n2v.cpu().numpy()[self._slot_n], rgb_weight[
+            self._slot_n
+        ] if self.has_colour else rgb_weight
 
     def _find(self, key_m: I64) -> I64:
         if len(self) == 0:
@@ -451,7 +453,13 @@ class NumbaKernel(Kernel):
         highest_3 = np.floor(corners.max(0) + rays.origin_3).astype(np.int64) + 1
         is_touched_xyz = np.zeros(highest_3 - lowest_3 + 1, np.bool_)
         mark_touched(
-            rays.depth_m_hw, rays.direction_w3, rays.direction_h3, rays.origin_3, rays.offsets_m, lowest_3, is_touched_xyz
+            rays.depth_m_hw,
+            rays.direction_w3,
+            rays.direction_h3,
+            rays.origin_3,
+            rays.offsets_m,
+            lowest_3,
+            is_touched_xyz,
         )
         return (np.argwhere(is_touched_xyz) + lowest_3).astype(np.int32)
 
@@ -516,12 +524,12 @@ def extract(volume: BlockVolume, seen_weight: int) -> Surface:
     Chunks share a layer of voxels with their neighbours. A vertex on that layer comes from the same two voxels
     in each chunk, at the same place to the bit; such vertices are merged, so there are no seams.
     """
+    from skimage.measure import marching_cubes
+
     vertices, colours, triangles, is_border = [], [], [], []
     offset = 0
-    for corner_3, sdf, sums in _chunks(volume, seen_weight):
-        from skimage.measure import marching_cubes
-
-        local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=_cells_to_march(sdf), gradient_direction="ascent")
+    for corner_3, sdf, mask, sums in _chunks(volume, seen_weight):
+        local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=mask, gradient_direction="ascent")
         vertices.append(local_v3.astype(np.float64) + corner_3)
         colours.append(_colours_at(local_v3, sums))
         triangles.append(triangles_f3.astype(np.int64) + offset)
@@ -534,9 +542,9 @@ def extract(volume: BlockVolume, seen_weight: int) -> Surface:
     return merged.keep(np.ones(len(merged.triangles_f3), np.bool_))
 
 
-def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, I32 | None]]:
-    """For each chunk that holds a surface: its first voxel (3,), the TSDF (s, s, s) with NaN where nothing was
-    seen, and the colour sums (s, s, s, 4); s is one more than the chunk's voxels, for the shared layer."""
+def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, NDArray[np.bool_], I32 | None]]:
+    """For each chunk that holds a surface: its first voxel (3,), the TSDF (s, s, s), the cells to march (s, s, s)
+    and the colour sums (s, s, s, 4); s is one more than the chunk's voxels, for the shared layer."""
     sdf_weight_n2v, rgb_weight_n4v = volume.sdf_weight_n2v.cpu().numpy(), volume.rgb_weight_n4v.cpu().numpy()
     size = CHUNK * BLOCK + 1
     steps = np.arange(CHUNK + 1)
@@ -557,9 +565,10 @@ def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, I
         sdf = ((2 * sums + 1) / (2 * QUANTA * np.maximum(weights, 1))).astype(np.float32)
         sdf = np.copysign(np.maximum(np.abs(sdf), np.float32(1 / QUANTA)), sdf)
         sdf[~is_seen] = np.nan
-        if _cells_to_march(sdf).any():
+        mask = _cells_to_march(sdf)
+        if mask.any():
             colours = gathered(rgb_weight_n4v, slots) if volume.has_colour else None
-            yield chunk_3.astype(np.int64) * (CHUNK * BLOCK), sdf, colours
+            yield chunk_3.astype(np.int64) * (CHUNK * BLOCK), sdf, mask, colours
 
 
 def _cells_to_march(sdf: F32) -> NDArray[np.bool_]:
@@ -567,9 +576,10 @@ def _cells_to_march(sdf: F32) -> NDArray[np.bool_]:
     skimage reads its mask."""
     lowest, highest = sdf, sdf
     for axis in range(3):
-        low, high = (np.take(a, range(0, a.shape[axis] - 1), axis) for a in (lowest, highest))
-        lowest = np.minimum(low, np.take(lowest, range(1, lowest.shape[axis]), axis))  # NaN stays NaN
-        highest = np.maximum(high, np.take(highest, range(1, highest.shape[axis]), axis))
+        low, high = [slice(None)] * 3, [slice(None)] * 3
+        low[axis], high[axis] = slice(None, -1), slice(1, None)
+        lowest = np.minimum(lowest[tuple(low)], lowest[tuple(high)])  # NaN, never seen, stays NaN
+        highest = np.maximum(highest[tuple(low)], highest[tuple(high)])
     mask = np.zeros(sdf.shape, np.bool_)
     mask[1:, 1:, 1:] = (lowest < 0) & (highest > 0)
     return mask
@@ -620,21 +630,61 @@ def _piece_of_vertices(count: int, triangles_f3: NDArray[np.integer]) -> I32:
 
 
 def decimated(surface: Surface, triangles: int) -> Surface:
-    """At most so many triangles, by quadric error (Garland & Heckbert 1997); colours of the nearest old vertex."""
+    """At most so many triangles, by quadric error (Garland & Heckbert 1997); colours of the nearest old vertex.
+
+    The borders of what was seen stay as long as they leave half of the budget to the rest: a scan has many, and
+    collapsing them eats centimetres of it.
+    """
     import fast_simplification
     from scipy.spatial import KDTree
 
-    if len(surface.triangles_f3) > triangles:
-        points_voxels, faces = fast_simplification.simplify(
-            surface.vertices_voxels_v3 * surface.voxel_m, surface.triangles_f3.astype(np.int32), target_count=triangles
+    points_m, faces = surface.vertices_voxels_v3 * surface.voxel_m, surface.triangles_f3.astype(np.int32)
+    borders = int((_edge_uses(faces)[1] == 1).sum())
+    for preserve_border in (True, False) if 2 * borders <= triangles else (False,):
+        if len(faces) > triangles:
+            points_m, faces = fast_simplification.simplify(
+                points_m, faces, target_count=triangles, preserve_border=preserve_border
+            )
+    if len(faces) == len(surface.triangles_f3):
+        return surface
+    points_voxels = points_m / surface.voxel_m
+    nearest = KDTree(surface.vertices_voxels_v3).query(points_voxels)[1]
+    return _without_folds(Surface(points_voxels, surface.rgb_v3[nearest], faces.astype(np.int64), surface.voxel_m))
+
+
+def _without_folds(surface: Surface) -> Surface:
+    """What collapsing edges leaves behind, removed: triangles without area, or folded onto each other; and where
+    more than two share an edge, all but the largest two."""
+    area_m2_f = surface.areas_m2_f()
+    _, same_f, copies = np.unique(
+        np.sort(surface.triangles_f3, axis=1), axis=0, return_inverse=True, return_counts=True
+    )
+    is_kept_f = (area_m2_f > 1e-12) & (copies[same_f.reshape(-1)] == 1)
+    while True:
+        kept = np.flatnonzero(is_kept_f)
+        edge_e, uses = _edge_uses(surface.triangles_f3[kept])
+        face_e = np.tile(kept, 3)
+        order = np.lexsort((face_e, -area_m2_f[face_e], edge_e))  # by edge; the largest first, then by number
+        first_of_edge = np.concatenate(([0], np.cumsum(uses)[:-1]))
+        rank_e = np.arange(len(order)) - np.repeat(first_of_edge, uses)
+        if not (rank_e >= 2).any():
+            return surface.keep(is_kept_f)
+        is_kept_f[face_e[order[rank_e >= 2]]] = False
+
+
+def _edge_uses(triangles_f3: NDArray[np.integer]) -> tuple[I64, I64]:
+    """A number for each triangle's edges, (3 f,), first edges first; and how many triangles share each number."""
+    low_f, high_f = (
+        np.concatenate(
+            [reduce(triangles_f3[:, a], triangles_f3[:, b]).astype(np.int64) for a, b in ((0, 1), (1, 2), (2, 0))]
         )
-        points_voxels = points_voxels / surface.voxel_m
-        nearest = KDTree(surface.vertices_voxels_v3).query(points_voxels)[1]
-        surface = Surface(points_voxels, surface.rgb_v3[nearest], faces.astype(np.int64), surface.voxel_m)
-    return surface.keep(surface.areas_m2_f() > 1e-12)
+        for reduce in (np.minimum, np.maximum)
+    )
+    _, edge_e, uses = np.unique((low_f << 32) | high_f, return_inverse=True, return_counts=True)
+    return edge_e, uses
 
 
-def finish(surface: Surface, voxel_m: float) -> Mesh:
+def finish(surface: Surface) -> Mesh:
     """Metres, and a normal for each vertex: the mean of its triangles', weighted by area."""
     crosses_f3 = surface.crosses_m2_f3()
     count = len(surface.vertices_voxels_v3)
@@ -645,28 +695,34 @@ def finish(surface: Surface, voxel_m: float) -> Mesh:
         ],
         axis=-1,
     )
-    normals_v3 /= np.maximum(np.linalg.norm(normals_v3, axis=1, keepdims=True), 1e-30)
+    length_v = np.linalg.norm(normals_v3, axis=1)
+    cancelled_v = np.flatnonzero(length_v < 1e-12)  # triangles back to back: any one of them
+    if len(cancelled_v):
+        one_face_v = np.zeros(count, np.int64)
+        one_face_v[surface.triangles_f3] = np.arange(len(crosses_f3))[:, None]
+        normals_v3[cancelled_v] = crosses_f3[one_face_v[cancelled_v]]
+        length_v = np.linalg.norm(normals_v3, axis=1)
+    normals_v3 /= length_v[:, None]
     return Mesh(
-        vertices_world_m_v3=(surface.vertices_voxels_v3 * voxel_m).astype(np.float32),
+        vertices_world_m_v3=(surface.vertices_voxels_v3 * surface.voxel_m).astype(np.float32),
         triangles_f3=surface.triangles_f3.astype(np.int32),
         rgb_v3=surface.rgb_v3,
         normals_world_v3=normals_v3.astype(np.float32),
-        voxel_m=voxel_m,
+        voxel_m=surface.voxel_m,
     )
 
 
 def measure_mesh(mesh: Mesh) -> dict[str, float]:
     a, b, c = (mesh.vertices_world_m_v3[mesh.triangles_f3[:, i]].astype(np.float64) for i in range(3))
-    edges_e2 = np.sort(np.vstack([mesh.triangles_f3[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]), axis=1)
-    _, uses_e = np.unique(edges_e2, axis=0, return_counts=True)
+    uses = _edge_uses(mesh.triangles_f3)[1]
     extent_m_3 = np.ptp(mesh.vertices_world_m_v3, axis=0)
     return {
         "vertices": len(mesh.vertices_world_m_v3),
         "triangles": len(mesh.triangles_f3),
         "area_m2": float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2),
         "pieces": int(_piece_of_vertices(len(mesh.vertices_world_m_v3), mesh.triangles_f3).max()) + 1,
-        "open_edges": int((uses_e == 1).sum()),
-        "non_manifold_edges": int((uses_e > 2).sum()),
+        "open_edges": int((uses == 1).sum()),
+        "non_manifold_edges": int((uses > 2).sum()),
         "extent_max_m": float(extent_m_3.max()),
         "height_m": float(extent_m_3[2]),
     }
