@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import numpy as np
 from dagster import MetadataValue
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ THUMBNAIL_PX = 320
 """Longest side: pictures live in the event log."""
 
 
-def shown(made: Made, picture_rgb_hw3: NDArray[Any] | None, out_of_range: tuple[str, ...] = ()) -> dict[str, Any]:
+def shown(made: Made, picture_rgb_hw3: NDArray[np.uint8] | None, out_of_range: tuple[str, ...] = ()) -> dict[str, Any]:
     """Metadata of a materialization or an op's output. Numbers are floats, so that Dagster plots them."""
     artefact, outcome = made.artefact, made.outcome
     metadata: dict[str, Any] = {name: MetadataValue.float(number) for name, number in artefact.numbers.items()}
@@ -37,7 +38,7 @@ def shown(made: Made, picture_rgb_hw3: NDArray[Any] | None, out_of_range: tuple[
     return metadata
 
 
-def thumbnail_md(title: str, rgb_hw3: NDArray[Any]) -> str:
+def thumbnail_md(title: str, rgb_hw3: NDArray[np.uint8]) -> str:
     """A picture of at most 320 pixels as Markdown that holds its JPEG."""
     import cv2
 
@@ -46,5 +47,6 @@ def thumbnail_md(title: str, rgb_hw3: NDArray[Any]) -> str:
     height, width = rgb_hw3.shape[:2]
     scale = min(1.0, THUMBNAIL_PX / max(height, width))
     size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(rgb_hw3, size_wh, interpolation=cv2.INTER_AREA) if scale < 1.0 else rgb_hw3
-    return f"![{title}](data:image/jpeg;base64,{base64.b64encode(encode_jpeg(small, quality=80)).decode()})"
+    if scale < 1.0:
+        rgb_hw3 = np.asarray(cv2.resize(rgb_hw3, size_wh, interpolation=cv2.INTER_AREA), np.uint8)
+    return f"![{title}](data:image/jpeg;base64,{base64.b64encode(encode_jpeg(rgb_hw3, quality=80)).decode()})"

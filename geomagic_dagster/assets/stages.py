@@ -27,7 +27,8 @@ from geomagic_dagster.guardrails.retries import retry_policy
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.store import Artefact
 
-CORPUS = DynamicPartitionsDefinition(name="corpus")
+CORPUS_NAME = "corpus"
+CORPUS = DynamicPartitionsDefinition(name=CORPUS_NAME)
 """One partition for each scan of the corpus."""
 
 
@@ -62,7 +63,10 @@ def stage_asset(stage: Stage, release: str) -> AssetsDefinition:
         ],
     )
     def materialize(
-        context: AssetExecutionContext, config: form, places: Places, **inputs: Artefact
+        context: AssetExecutionContext,
+        config: form,  # pyright: ignore[reportInvalidTypeForm] - a class made from the stage's Params
+        places: Places,
+        **inputs: Artefact,
     ):  # no type: with one, Dagster refuses the checks as outputs of their own
         artefact, metadata = stage_step(stage, context.op_execution_context, config, places, inputs)
         return MaterializeResult(value=artefact, metadata=metadata, check_results=_checks(stage, artefact))

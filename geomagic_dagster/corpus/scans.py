@@ -60,7 +60,8 @@ def add_made_up(seed: int, corpus: Path, options: ScanOptions | None = None) -> 
     """Adds the made-up room of a seed as `made_up_<seed>`, walked through with a good phone unless said otherwise."""
     from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 
-    return _write(replace(scan_room(make_room(seed), options or PHONE).scan, name=f"made_up_{seed}", consent="research"), corpus)
+    scan = scan_room(make_room(seed), options or PHONE).scan
+    return _write(replace(scan, name=f"made_up_{seed}", consent="research"), corpus)
 
 
 def _write(scan: Scan, corpus: Path) -> Path:

@@ -106,7 +106,12 @@ def stage_op(stage: Stage) -> OpDefinition:
         retry_policy=retry_policy(stage.retries),
         tags={"kind": "gpu" if stage.gpu else "python"},
     )
-    def execute(context: OpExecutionContext, config: form, places: Places, **inputs: Artefact) -> Output[Any]:
+    def execute(
+        context: OpExecutionContext,
+        config: form,  # pyright: ignore[reportInvalidTypeForm] - a class made from the stage's Params
+        places: Places,
+        **inputs: Artefact,
+    ) -> Output[Any]:
         artefact, metadata = stage_step(stage, context, config, places, inputs)
         return Output(artefact, metadata=metadata)
 

@@ -27,7 +27,6 @@ from dagster import (
     SensorDefinition,
     SensorEvaluationContext,
     SensorResult,
-    sensor,
 )
 
 from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_upload, look_at, run_key, scan_name
@@ -140,13 +139,6 @@ def look_over(
 def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
     """The sensor of one release; it is on from the start."""
 
-    @sensor(
-        name="upload_sensor",
-        job=job,
-        minimum_interval_seconds=MIN_INTERVAL_S,
-        default_status=DefaultSensorStatus.RUNNING,
-        description="Starts process_scan for every room scan that has arrived completely in the inbox.",
-    )
     def evaluate(context: SensorEvaluationContext, places: Places) -> SensorResult:
         inbox = Path(places.inbox)
         inbox.mkdir(parents=True, exist_ok=True)
@@ -171,7 +163,14 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
         ]
         return SensorResult(run_requests=requests, cursor=tick.cursor.dumps())
 
-    return evaluate
+    return SensorDefinition(
+        name="upload_sensor",
+        evaluation_fn=evaluate,
+        job=job,
+        minimum_interval_seconds=MIN_INTERVAL_S,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Starts process_scan for every room scan that has arrived completely in the inbox.",
+    )
 
 
 def _has_live_run(instance: DagsterInstance, name: str) -> bool:

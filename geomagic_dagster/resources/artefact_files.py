@@ -68,10 +68,6 @@ class FolderWriter:
             for name in value:
                 self._write_file(name, [value[name]])
             return {"files": list(value)}
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            noun = type(value)
-            fields = {f.name: self.write(getattr(value, f.name), f"{place}.{f.name}") for f in dataclasses.fields(noun)}
-            return {"noun": f"{noun.__module__}:{noun.__qualname__}", "fields": fields}
         if type(value) is list:
             return [self.write(each, f"{place}.{i}") for i, each in enumerate(value)]
         if type(value) is tuple:
@@ -83,6 +79,10 @@ class FolderWriter:
                     for i, (k, v) in enumerate(value.items())
                 ]
             }
+        if not isinstance(value, type) and dataclasses.is_dataclass(value):
+            noun = type(value)
+            fields = {f.name: self.write(getattr(value, f.name), f"{place}.{f.name}") for f in dataclasses.fields(noun)}
+            return {"noun": f"{noun.__module__}:{noun.__qualname__}", "fields": fields}
         raise StageError(
             f"{place}: expected a numpy array, EncodedImages, Files, a frozen dataclass of these, or plain values; "
             f"got {type(value).__module__}.{type(value).__qualname__}. A tensor becomes an array by .cpu().numpy()."

@@ -5,6 +5,7 @@ here: where they come from (definitions.py reads the environment, nobody else), 
 """
 
 from pathlib import Path
+from typing import Any
 
 from dagster import ConfigurableResource
 from pydantic import Field
@@ -30,7 +31,7 @@ class Places(ConfigurableResource):
     )
 
     @classmethod
-    def in_home(cls, home: Path, **elsewhere: str) -> "Places":
+    def in_home(cls, home: Path, **elsewhere: Any) -> "Places":
         """Everything below one folder, but for what is said to be elsewhere."""
         names = ("cache", "inbox", "done", "quarantine", "packages", "corpus")
         below = {name: str(home / name) for name in names}

@@ -227,15 +227,14 @@ class ArtefactStore:
                     f"{place}: expected it in {self.url}; got nothing there. Run the step {stage} again."
                 ) from None
         try:
-            record = json.loads(content)
-            is_whole = record.pop("sha256") == _record_sha256(record)
-        except (ValueError, KeyError, AttributeError):
-            is_whole = False
-        if not is_whole:
+            record: dict[str, Any] = json.loads(content)
+            if record.pop("sha256") != _record_sha256(record):
+                raise ValueError("another checksum")
+        except (ValueError, KeyError, AttributeError) as error:
             raise ArtefactCorrupt(
                 f"{place}, {RECORD}: expected a record that matches its own checksum; got {len(content)} bytes that do "
                 f"not. Run the step {stage} again to make it anew."
-            )
+            ) from error
         if record["schema"] > SCHEMA:
             raise Broken(
                 f"{place}: expected schema {SCHEMA} or older; got {record['schema']}, written by newer code. "
@@ -248,8 +247,9 @@ class ArtefactStore:
         partials = self._local("partial")
         partials.mkdir(parents=True, exist_ok=True)
         for old in partials.iterdir():
-            if time.time() - old.stat().st_mtime > PARTIAL_LIVES_S:
-                shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):  # somebody else was done with it
+                if time.time() - old.stat().st_mtime > PARTIAL_LIVES_S:
+                    shutil.rmtree(old, ignore_errors=True)
         partial = partials / f"{identity}-{uuid.uuid4().hex[:8]}"
         partial.mkdir()
         return partial

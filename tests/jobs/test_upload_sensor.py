@@ -301,7 +301,7 @@ def test_one_upload_is_one_run_whatever_is_killed_when(tmp_path, daemon):
         (upload / "upload.complete").touch()
         assert daemon(crash_at=point) == -9, point
         daemon()
-        daemon()
+    daemon()
     for point in points:
         [run] = runs_of(point)
         assert run.status == DagsterRunStatus.QUEUED, point

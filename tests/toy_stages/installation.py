@@ -15,8 +15,8 @@ class Toys:
     """The definitions of the toy stages with everything below `home`, and the ways to run them."""
 
     def __init__(self, home: Path, release: str = "latest", **elsewhere: str) -> None:
-        below = Places.in_home(home, **elsewhere).model_dump()
-        self.places = Places(**below | {"code_from": ["geomagic_dagster.cv", "tests.toy_stages.stages"]})
+        code_from = ["geomagic_dagster.cv", "tests.toy_stages.stages"]
+        self.places = Places.in_home(home, code_from=code_from, **elsewhere)
         self.defs: Definitions = build_definitions(find_stages("tests.toy_stages.stages"), self.places, release)
         self.inbox, self.corpus = Path(self.places.inbox), Path(self.places.corpus)
         self.store = self.places.store()
