@@ -529,7 +529,7 @@ def extract(volume: BlockVolume, seen_weight: int) -> Surface:
     vertices, colours, triangles, is_border = [], [], [], []
     offset = 0
     for corner_3, sdf, mask, sums in _chunks(volume, seen_weight):
-        local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=mask, gradient_direction="ascent")
+        local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=mask, gradient_direction="descent")
         vertices.append(local_v3.astype(np.float64) + corner_3)
         colours.append(_colours_at(local_v3, sums))
         triangles.append(triangles_f3.astype(np.int64) + offset)
