@@ -6,6 +6,7 @@ how often and when to retry (retries.py), what becomes of an upload that was rej
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -23,10 +24,34 @@ class Broken(Exception):
     """
 
 
+class Unavailable(Exception):
+    """A disk or a network that cannot take or give anything right now: full, read-only, not there. It may pass."""
+
+    def __init__(self, place: str, *, expected: str, received: str, do: str) -> None:
+        super().__init__(f"{place}: expected {expected}; got {received}. {do}")
+
+
+@contextmanager
+def disk_in_words(place: str, expected: str) -> Iterator[None]:
+    """Says in one sentence what a failing disk or network means, and what to do. Raises: Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            received, do = "a full disk", "Free some space there, or point GEOMAGIC_HOME at a larger disk."
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            received, do = reason, "Give this user the right to write there, or point GEOMAGIC_HOME at another folder."
+        else:
+            received, do = f"{type(error).__name__}: {reason}", "Look at the disk or the network, then run it again."
+        raise Unavailable(place, expected=expected, received=received, do=do) from error
+
+
 @contextmanager
 def sorted_failures(place: str) -> Iterator[None]:
     """Turns permanent failures into `dagster.Failure` without retries; lets passing ones through to the retry policy.
 
+    A `dagster.Failure` shows its sentence, and nothing else, to whoever looks at the run.
     An unreadable image that only a stage found is the scan's fault like any other: it becomes a `ScanRejected`.
     """
     try:
@@ -41,6 +66,8 @@ def sorted_failures(place: str) -> Iterator[None]:
             ) from error
     except (ScanRejected, StageError, Broken) as error:
         raise Failure(description=str(error), allow_retries=False) from error
+    except Unavailable as error:
+        raise Failure(description=str(error), allow_retries=True) from error
 
 
 def rejection_in(error: BaseException | None) -> ScanRejected | None:

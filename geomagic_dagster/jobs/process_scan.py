@@ -35,7 +35,7 @@ from geomagic_dagster.assets.corpus_scan import scan_metadata
 from geomagic_dagster.assets.settings import settings_form
 from geomagic_dagster.assets.steps import must_recompute, stage_step
 from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
-from geomagic_dagster.guardrails.failures import rejection_in, sorted_failures
+from geomagic_dagster.guardrails.failures import disk_in_words, rejection_in, sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
 from geomagic_dagster.jobs.inbox import move_to_done, move_to_quarantine, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
@@ -141,14 +141,16 @@ def publish_op(release: str) -> OpDefinition:
     def publish(context: OpExecutionContext, places: Places, **inputs: Artefact) -> Output[None]:
         upload, inbox = upload_of(context.run.run_config), Path(places.inbox)
         with sorted_failures(PUBLISH):
-            folder = publish_package(
-                inputs[RESULT], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
-            )
-        if was_touched(upload, inbox, context.run.tags.get(RUN_KEY_TAG)):
-            context.log.warning(
-                f"{upload} changed after it was taken from the inbox; the package is of what was read then"
-            )
-        moved_to = move_to_done(upload, inbox, Path(places.done))
+            with disk_in_words(f"packages in {places.packages}", "room to write them"):
+                folder = publish_package(
+                    inputs[RESULT], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
+                )
+            if was_touched(upload, inbox, context.run.tags.get(RUN_KEY_TAG)):
+                context.log.warning(
+                    f"{upload} changed after it was taken from the inbox; the package is of what was read then"
+                )
+            with disk_in_words(f"{upload}", f"to move it to {places.done}"):
+                moved_to = move_to_done(upload, inbox, Path(places.done))
         return Output(None, metadata={"package": MetadataValue.path(folder), "upload": str(moved_to or upload)})
 
     return publish

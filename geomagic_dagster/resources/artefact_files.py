@@ -81,7 +81,9 @@ class FolderWriter:
             }
         if not isinstance(value, type) and dataclasses.is_dataclass(value):
             noun = type(value)
-            fields = {f.name: self.write(getattr(value, f.name), f"{place}.{f.name}") for f in dataclasses.fields(noun)}
+            fields = {
+                f.name: self.write(getattr(value, f.name), f"{place}.{f.name}") for f in dataclasses.fields(value)
+            }
             return {"noun": f"{noun.__module__}:{noun.__qualname__}", "fields": fields}
         raise StageError(
             f"{place}: expected a numpy array, EncodedImages, Files, a frozen dataclass of these, or plain values; "

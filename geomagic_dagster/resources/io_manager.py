@@ -32,8 +32,8 @@ class ArtefactIOManager(ConfigurableIOManager):
         store = self.places.store()
         with sorted_failures(context.step_key):
             artefact = obj if obj.is_saved else store.save(obj)
-        for name in _names(context, context):
-            store.point(name, artefact)
+            for name in _names(context, context):
+                store.point(name, artefact)
 
     def load_input(self, context: InputContext) -> Artefact:
         store = self.places.store()

@@ -22,8 +22,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -33,20 +33,13 @@ from urllib.parse import quote
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from geomagic_dagster.guardrails.failures import Broken
+from geomagic_dagster.guardrails.failures import Broken, disk_in_words
 from geomagic_dagster.resources.artefact_files import FileRecord, FolderReader, FolderWriter
 
 SCHEMA = 1
 RECORD = "artefact.json"
 CHUNK_BYTES = 2**22
 PARTIAL_LIVES_S = 24 * 3600.0
-
-
-class StoreUnavailable(Exception):
-    """The store cannot take or give anything right now: full, read-only, unreachable. Passing: worth another try."""
-
-    def __init__(self, place: str, *, expected: str, received: str, do: str) -> None:
-        super().__init__(f"{place}: expected {expected}; got {received}. {do}")
 
 
 class ArtefactMissing(Broken):
@@ -100,18 +93,18 @@ class ArtefactStore:
 
     def saved(self, stage: str, identity: str) -> bool:
         """Whether there is a whole artefact of this identity."""
-        with self._words(f"artefact {stage}/{identity}", "a store that can be read"):
+        with disk_in_words(f"artefact {stage}/{identity} in {self.url}", "a store that can be read"):
             return self.fs.exists(self._remote("artefacts", stage, identity, RECORD))
 
     def save(self, artefact: Artefact) -> Artefact:
         """Writes a result beside its place and moves it there whole.
 
         Where the same identity is saved already, the first stays.
-        Raises: ArtefactDiffers where the one there has other bytes; StoreUnavailable for a full or read-only store;
+        Raises: ArtefactDiffers where the one there has other bytes; Unavailable for a full or read-only store;
         StageError for a value that no artefact may hold.
         """
         place = f"artefact {artefact.stage}/{artefact.identity}"
-        with self._words(place, "room to write it"):
+        with disk_in_words(f"{place} in {self.url}", "room to write it"):
             partial = self._new_partial(artefact.identity)
             try:
                 writer = FolderWriter(partial)
@@ -140,7 +133,7 @@ class ArtefactStore:
         return self.find(artefact.stage, artefact.identity)
 
     def find(self, stage: str, identity: str) -> Artefact:
-        """The artefact, its value not yet read. Raises: ArtefactMissing, ArtefactCorrupt, StoreUnavailable."""
+        """The artefact, its value not yet read. Raises: ArtefactMissing, ArtefactCorrupt, Unavailable."""
         record = self._record(stage, identity)
         return Artefact(
             stage=stage,
@@ -156,10 +149,10 @@ class ArtefactStore:
     def load(self, stage: str, identity: str) -> Any:
         """The value of an artefact, every checksum verified; arrays and images stay on the disk until looked at.
 
-        Raises: ArtefactMissing, ArtefactCorrupt, StoreUnavailable.
+        Raises: ArtefactMissing, ArtefactCorrupt, Unavailable.
         """
         record = self._record(stage, identity)
-        with self._words(f"artefact {stage}/{identity}", "a store that can be read"):
+        with disk_in_words(f"artefact {stage}/{identity} in {self.url}", "a store that can be read"):
             folder = self._verified(stage, identity, record)
         return FolderReader(folder, self._code_from).read(record["value"])
 
@@ -167,7 +160,7 @@ class ArtefactStore:
         """Moves a corrupt artefact out of the way, so that it can be made anew; returns where it lies now."""
         aside = ("corrupt", stage, f"{identity}-{uuid.uuid4().hex[:8]}")
         place = f"artefact {stage}/{identity}"
-        with self._words(place, "a store that can be written"):
+        with disk_in_words(f"{place} in {self.url}", "a store that can be written"):
             if not self._is_local:
                 source, target = self._remote("artefacts", stage, identity), self._remote(*aside)
                 for path in sorted(self.fs.find(source), key=lambda path: not path.endswith(f"/{RECORD}")):
@@ -183,7 +176,7 @@ class ArtefactStore:
     def point(self, name: tuple[str, ...], artefact: Artefact) -> None:
         """Remembers an artefact under a name, ("runs", run id, step); a later one takes its place at once."""
         content = json.dumps({"schema": SCHEMA, "stage": artefact.stage, "identity": artefact.identity}).encode()
-        with self._words(f"pointer {'/'.join(name)}", "room to write it"):
+        with disk_in_words(f"pointer {'/'.join(name)} in {self.url}", "room to write it"):
             if not self._is_local:
                 self.fs.pipe_file(self._pointer(name), content)
                 return
@@ -198,7 +191,7 @@ class ArtefactStore:
 
     def pointed(self, name: tuple[str, ...]) -> Artefact | None:
         """The artefact under a name; None where nothing was remembered under it."""
-        with self._words(f"pointer {'/'.join(name)}", "a store that can be read"):
+        with disk_in_words(f"pointer {'/'.join(name)} in {self.url}", "a store that can be read"):
             try:
                 content = json.loads(self.fs.cat_file(self._pointer(name)))
             except FileNotFoundError:
@@ -219,7 +212,7 @@ class ArtefactStore:
 
     def _record(self, stage: str, identity: str) -> dict[str, Any]:
         place = f"artefact {stage}/{identity}"
-        with self._words(place, "a store that can be read"):
+        with disk_in_words(f"{place} in {self.url}", "a store that can be read"):
             try:
                 content = self.fs.cat_file(self._remote("artefacts", stage, identity, RECORD))
             except FileNotFoundError:
@@ -320,23 +313,6 @@ class ArtefactStore:
                     f"artefact {stage}/{identity}, {name}: expected {expected.size} bytes with sha256 "
                     f"{expected.sha256[:12]}; got {_described(received)}. Run the step {stage} again to make it anew."
                 )
-
-    @contextmanager
-    def _words(self, place: str, expected: str) -> Iterator[None]:
-        """Says in one sentence what a failing disk or network means, and what to do."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                received, do = "a full disk", "Free some space there, or point GEOMAGIC_STORE at a larger disk."
-            elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-                received, do = (
-                    f"{error.strerror} ({error.filename})",
-                    "Give this user the right to write there, or point GEOMAGIC_STORE at another folder.",
-                )
-            else:
-                received, do = f"{type(error).__name__}: {error}", "It is tried again; look at the disk or the network."
-            raise StoreUnavailable(f"{place} in {self.url}", expected=expected, received=received, do=do) from error
 
 
 def _record_sha256(record: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import logging
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from dagster import Failure
 from geomagic_dagster.cv.containers import ImageUnreadable
 from geomagic_dagster.cv.stage import ScanRejected, StageError, find_stages
 from geomagic_dagster.guardrails.execution import measured, numbers_out_of_range, run_stage
-from geomagic_dagster.guardrails.failures import Broken, rejection_in, sorted_failures
+from geomagic_dagster.guardrails.failures import Broken, disk_in_words, rejection_in, sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
 from tests.toy_stages.scans import toy_scan
 
@@ -81,6 +82,16 @@ def test_permanent_failures_are_not_retried_and_keep_their_words(error):
 def test_everything_else_passes_and_may_be_retried(error):
     with pytest.raises(type(error)), sorted_failures("frames"):
         raise error
+
+
+def test_a_full_disk_may_pass_and_is_one_sentence_all_the_same():
+    with pytest.raises(Failure) as caught, sorted_failures("publish"), disk_in_words("packages in /p", "room to write"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/p/room.glb")
+    assert caught.value.allow_retries is True
+    assert caught.value.description == (
+        "packages in /p: expected room to write; got a full disk. "
+        "Free some space there, or point GEOMAGIC_HOME at a larger disk."
+    )
 
 
 def test_only_a_rejection_blames_the_scan():

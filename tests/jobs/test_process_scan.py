@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -146,6 +148,27 @@ def test_a_scan_rejected_by_a_stage_is_not_retried_and_goes_to_quarantine_with_t
     assert (aside / "reason.txt").read_text() == sentence + "\n"
     assert (aside / "toy" / "scan.json").is_file()
     assert not Path(toys.places.packages).exists()
+
+
+def test_a_full_disk_is_tried_again_and_then_said_in_one_sentence(toys, instance, calls, monkeypatch):
+    upload = write_toy_scan(toys.inbox / "toy")
+    tries = []
+
+    def fsync(descriptor: int) -> None:
+        tries.append(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("geomagic_dagster.resources.artefact_files.os.fsync", fsync)
+    result = toys.process(upload, instance)
+    assert not result.success
+    assert len(tries) == 3
+    assert re.match(
+        r"artefact scan/\w+ in .*/store: expected room to write it; got a full disk\. Free some space there, or point "
+        r"GEOMAGIC_HOME at a larger disk\.$",
+        failure_words(result, "scan"),
+    )
+    assert toys.artefacts() == {}
+    assert upload.exists()
 
 
 def test_what_is_no_scan_goes_to_quarantine(toys, instance):

@@ -21,14 +21,13 @@ from hypothesis.extra import numpy as hnp
 
 from geomagic_dagster.cv.containers import EncodedImages, Files, scratch_array
 from geomagic_dagster.cv.stage import StageError
-from geomagic_dagster.guardrails.failures import Broken
+from geomagic_dagster.guardrails.failures import Broken, Unavailable
 from geomagic_dagster.resources.store import (
     Artefact,
     ArtefactCorrupt,
     ArtefactDiffers,
     ArtefactMissing,
     ArtefactStore,
-    StoreUnavailable,
 )
 
 REPOSITORY = Path(__file__).parents[2]
@@ -249,7 +248,7 @@ def test_pointers_are_followed_and_replaced(store):
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        (errno.ENOSPC, r"expected room to write it; got a full disk\. Free some space there, or point GEOMAGIC_STORE"),
+        (errno.ENOSPC, r"expected room to write it; got a full disk\. Free some space there, or point GEOMAGIC_HOME"),
         (errno.EROFS, r"expected room to write it; got Read-only file system .*Give this user the right to write"),
     ],
 )
@@ -260,7 +259,7 @@ def test_a_full_or_read_only_disk_is_said_in_one_sentence_and_leaves_nothing(tmp
         raise OSError(code, os.strerror(code), "somewhere")
 
     monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(StoreUnavailable, match=rf"artefact depth/a1 in .*store: {words}"):
+    with pytest.raises(Unavailable, match=rf"artefact depth/a1 in .*store: {words}"):
         store.save(artefact(outer()))
     assert not store.saved("depth", "a1")
     assert all_bytes(tmp_path / "store") == {}
@@ -269,7 +268,7 @@ def test_a_full_or_read_only_disk_is_said_in_one_sentence_and_leaves_nothing(tmp
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere; the words are tested above")
 def test_a_folder_that_may_not_be_written_is_named(tmp_path):
     (tmp_path / "store").mkdir(mode=0o500)
-    with pytest.raises(StoreUnavailable, match="Permission denied"):
+    with pytest.raises(Unavailable, match="Permission denied"):
         ArtefactStore(str(tmp_path / "store"), tmp_path, (__name__,)).save(artefact(outer()))
 
 
