@@ -238,3 +238,7 @@ def _plain_errors() -> Iterator[None]:
     else:
         return
     raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    app()
