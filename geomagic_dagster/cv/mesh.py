@@ -39,6 +39,8 @@ FADE_SHIFT = 18
 FADE_ONE = 1 << FADE_SHIFT  # a fade of 1; times FULL_WEIGHT it is still an int32
 COLOUR_VOXELS = 2.0  # voxels farther from the seen surface take no colour: it may be another surface's
 
+GREY = 128  # of a scan without colour
+
 BLOCK = 8  # voxels along a block's edge
 CHUNK = 4  # blocks along the edge of what is extracted at a time
 FARTHEST_M = 50.0  # no depth sensor of a room sees farther: a wrong unit
@@ -531,14 +533,16 @@ def extract(volume: BlockVolume, seen_weight: int) -> Surface:
     for corner_3, sdf, mask, sums in _chunks(volume, seen_weight):
         local_v3, triangles_f3, _, _ = marching_cubes(sdf, 0.0, mask=mask, gradient_direction="descent")
         vertices.append(local_v3.astype(np.float64) + corner_3)
-        colours.append(_colours_at(local_v3, sums))
+        colours.append(np.zeros((len(local_v3), 4), np.uint8) if sums is None else _colours_at(local_v3, sums))
         triangles.append(triangles_f3.astype(np.int64) + offset)
         is_border.append(((local_v3 == 0) | (local_v3 == CHUNK * BLOCK)).any(1))
         offset += len(local_v3)
     if not vertices:
         return Surface(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), np.zeros((0, 3), np.int64), volume.voxel_m)
-    same_as_v = _merge_exactly(np.vstack(vertices), np.concatenate(is_border))
-    merged = Surface(np.vstack(vertices), np.vstack(colours), same_as_v[np.vstack(triangles)], volume.voxel_m)
+    vertices_v3 = np.vstack(vertices)
+    same_as_v = _merge_exactly(vertices_v3, np.concatenate(is_border))
+    rgb_v3 = _fill_colours(vertices_v3, np.vstack(colours))
+    merged = Surface(vertices_v3, rgb_v3, same_as_v[np.vstack(triangles)], volume.voxel_m)
     return merged.keep(np.ones(len(merged.triangles_f3), np.bool_))
 
 
@@ -585,10 +589,8 @@ def _cells_to_march(sdf: F32) -> NDArray[np.bool_]:
     return mask
 
 
-def _colours_at(local_v3: F32, rgb_sums: I32 | None) -> NDArray[np.uint8]:
-    """Colour (v, 3) between the two voxels of the edge that a vertex lies on; grey where there is none."""
-    if rgb_sums is None:
-        return np.full((len(local_v3), 3), 128, np.uint8)
+def _colours_at(local_v3: F32, rgb_sums: I32) -> NDArray[np.uint8]:
+    """Colour (v, 3) between the two voxels of the edge that a vertex lies on, and whether it has one, (v, 4)."""
     low_v3 = np.floor(local_v3).astype(np.int64)
     high_v3 = np.ceil(local_v3).astype(np.int64)
     share_high_v1 = (local_v3 - low_v3).max(1, keepdims=True).astype(np.float64)
@@ -596,8 +598,19 @@ def _colours_at(local_v3: F32, rgb_sums: I32 | None) -> NDArray[np.uint8]:
     for corner_v3, share_v1 in ((low_v3, 1 - share_high_v1), (high_v3, share_high_v1)):
         sums_v4 = rgb_sums[tuple(corner_v3.T)].astype(np.float64)
         total_v4 += share_v1 * sums_v4 / np.maximum(sums_v4[:, 3:], 1)
-    rgb_v3 = np.rint(total_v4[:, :3] / np.maximum(total_v4[:, 3:], 1e-12))
-    return np.where(total_v4[:, 3:] > 0, rgb_v3, 128).astype(np.uint8)
+    return np.rint(total_v4 / np.maximum(total_v4[:, 3:], 1e-12)).astype(np.uint8)
+
+
+def _fill_colours(vertices_v3: F64, rgb_v4: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Colour (v, 3); a vertex without one (behind a silhouette no surface was near) takes that of the nearest."""
+    from scipy.spatial import KDTree
+
+    rgb_v3, has_colour_v = rgb_v4[:, :3].copy(), rgb_v4[:, 3] > 0
+    if not has_colour_v.any():
+        return np.full_like(rgb_v3, GREY)
+    nearest = KDTree(vertices_v3[has_colour_v]).query(vertices_v3[~has_colour_v])[1]
+    rgb_v3[~has_colour_v] = rgb_v3[has_colour_v][nearest]
+    return rgb_v3
 
 
 def _merge_exactly(vertices_v3: F64, is_border_v: NDArray[np.bool_]) -> I64:
