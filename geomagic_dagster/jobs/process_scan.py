@@ -56,9 +56,7 @@ class Upload(Config):
     upload: str = Field(description="Path of the uploaded folder or archive.")
 
 
-def process_scan_job(
-    stages: Iterable[Stage], release: str, executor: ExecutorDefinition | None = None
-) -> JobDefinition:
+def process_scan_job(stages: Iterable[Stage], release: str) -> JobDefinition:
     """The job: scan, every stage, publish. An op has the name of its stage."""
     by_name = {stage.name: stage for stage in stages}
     if RESULT not in by_name:
@@ -76,7 +74,7 @@ def process_scan_job(
         name=JOB,
         tags={"geomagic/release": release},
         hooks={quarantine_rejected()},
-        executor_def=executor or step_processes(),
+        executor_def=step_processes(),
     )
 
 
