@@ -147,8 +147,11 @@ def test_no_stage_imports_another_stage():
 
 
 def test_finding_the_stages_loads_no_heavy_library():
-    heavy = "torch kornia cv2 numba scipy skimage trimesh fast_simplification dagster".split()
-    code = f"import sys; from geomagic_dagster.cv.stage import find_stages; find_stages(); print([m for m in {heavy} if m in sys.modules])"
+    heavy = ["torch", "kornia", "cv2", "numba", "scipy", "skimage", "trimesh", "fast_simplification", "dagster"]
+    code = (
+        "import sys; from geomagic_dagster.cv.stage import find_stages; find_stages(); "
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert loaded == "[]", f"imported at the top of a stage: {loaded}; import it inside the function that needs it"
 
