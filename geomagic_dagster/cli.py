@@ -66,7 +66,7 @@ def run(
         with _bars() as report:
             done = process_here(defs, scan.absolute(), report)
     _print_run(done)
-    raise typer.Exit(0 if done.package else 2 if done.is_rejected else 1)
+    raise typer.Exit(0 if done.package else 2 if done.is_explained else 1)
 
 
 @app.command()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as definitions.py has it; read when torch is imported
+
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]

@@ -23,6 +23,7 @@ from dagster import (
 from geomagic_dagster.assets.settings import settings_form
 from geomagic_dagster.assets.steps import stage_step
 from geomagic_dagster.cv.stage import Stage
+from geomagic_dagster.guardrails.execution import is_in_range
 from geomagic_dagster.guardrails.retries import retry_policy
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.store import Artefact
@@ -78,9 +79,9 @@ def _checks(stage: Stage, artefact: Artefact) -> list[AssetCheckResult]:
     return [
         AssetCheckResult(
             check_name=number,
-            passed=low <= artefact.numbers[number] <= high,
+            passed=is_in_range(artefact.numbers.get(number), low, high),
             severity=AssetCheckSeverity.WARN,
-            metadata={"value": artefact.numbers[number], "low": low, "high": high},
+            metadata={"value": artefact.numbers.get(number, "not measured"), "low": low, "high": high},
         )
         for number, (low, high) in stage.expects.items()
     ]

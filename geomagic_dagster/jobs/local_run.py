@@ -15,6 +15,7 @@ from typing import Any
 from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
 
 from geomagic_dagster.cv.stage import SOURCE, ScanRejected, report_progress_to
+from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 
 REPOSITORY = Path(__file__).parents[2]
@@ -39,16 +40,17 @@ class LocalRun:
     warnings: tuple[str, ...]
     package: Path | None
     failure: str
-    is_rejected: bool
+    is_explained: bool
+    """Whether the scan or the disk is to blame, and `failure` is all that a person needs; else it is a bug."""
 
 
 def dagster_home(home: Path) -> Path:
-    """Dagster's own folder, with the embedded default in it where there is no dagster.yaml yet."""
+    """Dagster's own folder, with a copy of the repository's dagster.yaml, since Dagster looks for it there."""
     folder = home / "dagster"
     folder.mkdir(parents=True, exist_ok=True)
-    default = REPOSITORY / "dagster.yaml"
-    if default.is_file() and not (folder / "dagster.yaml").exists():
-        shutil.copyfile(default, folder / "dagster.yaml")
+    default, copied = REPOSITORY / "dagster.yaml", folder / "dagster.yaml"
+    if default.is_file() and not (copied.exists() and copied.read_bytes() == default.read_bytes()):
+        shutil.copyfile(default, copied)
     return folder
 
 
@@ -74,7 +76,7 @@ def process_here(
 
 def _read(result: ExecuteInProcessResult) -> LocalRun:
     outputs: dict[str, dict[str, Any]] = {}
-    steps, warnings, failure, is_rejected = [], [], "", False
+    steps, warnings, failure, is_explained = [], [], "", False
     for event in result.all_events:
         name = str(event.step_key)
         if event.is_successful_output:
@@ -87,7 +89,7 @@ def _read(result: ExecuteInProcessResult) -> LocalRun:
         elif event.is_step_failure:
             data = event.step_failure_data
             failure = str(data.user_failure_data.description if data.user_failure_data else data.error_display_string)
-            is_rejected = _is_caused_by(data.error, ScanRejected.__name__)
+            is_explained = any(_is_caused_by(data.error, each.__name__) for each in (ScanRejected, Unavailable))
     package = outputs.get(PUBLISH, {}).get("package")
     return LocalRun(
         run_id=result.run_id,
@@ -95,7 +97,7 @@ def _read(result: ExecuteInProcessResult) -> LocalRun:
         warnings=tuple(warnings),
         package=Path(str(package)) if result.success and package else None,
         failure=failure,
-        is_rejected=is_rejected,
+        is_explained=is_explained,
     )
 
 
