@@ -11,6 +11,7 @@ Belongs here: fusion, extraction, cleaning and decimation. Does not belong here:
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +48,7 @@ FARTHEST_M = 50.0  # no depth sensor of a room sees farther: a wrong unit
 MEMORY_GB = 8.0
 BLOCK_BYTES = BLOCK**3 * 6 * 4  # six int32 a voxel
 MAX_BLOCKS = int(MEMORY_GB * 1e9 / 3 / BLOCK_BYTES)  # while the arrays grow there are an old one and one twice its size
+LARGEST_VIEW = 2**30  # blocks of the box around one frame: the numba kernel marks them in one byte each
 FIRST_BLOCKS = 16_384  # more than a furnished room takes
 
 
@@ -56,7 +58,7 @@ class MeshParams(Params):
         4.0, ge=2, le=16, description="How far around a surface distances are averaged: above the depth noise."
     )
     seen_weight: int = Field(
-        8, ge=1, description="Voxels below this count as never seen. A sharp view from z metres weighs 128 / z^2."
+        4, ge=1, description="Voxels below this count as never seen. A sharp view from z metres weighs 128 / z^2."
     )
     min_piece_m2: float = Field(0.05, ge=0, description="Remove pieces that hang together but have less area.")
     triangles: int = Field(100_000, ge=100, description="Budget; 100,000 is what AR viewers on older phones bear.")
@@ -80,6 +82,7 @@ def mesh(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
     """
     volume = fuse(frames, poses, depth, params)
     surface = without_small_pieces(extract(volume, params.seen_weight), params.min_piece_m2)
+    surface = without_small_pieces(decimated(surface, params.triangles), params.min_piece_m2)
     if len(surface.triangles_f3) == 0:
         raise ScanRejected(
             "mesh",
@@ -88,7 +91,6 @@ def mesh(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
             do="Walk slowly, 1 to 3 m from the walls, and see every surface more than once; "
             "`geomagic scan check` tells whether poses and depth fit each other.",
         )
-    surface = without_small_pieces(decimated(surface, params.triangles), params.min_piece_m2)
     return finish(surface)
 
 
@@ -113,7 +115,7 @@ def fuse(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
         if view is None:
             continue
         coords_m3 = kernel.touch(view, volume)
-        slot_m = volume.find_or_add(coords_m3, place=f"mesh: frame {int(frames.scan_frame_b[i])}")
+        slot_m = volume.find_or_add(coords_m3, view.place)
         kernel.integrate(view, volume, coords_m3, slot_m)
     if len(volume) == 0:
         raise ScanRejected(
@@ -129,6 +131,8 @@ def fuse(frames: Frames, poses: Poses, depth: DepthMaps, params: MeshParams = Me
 class View:
     """What one frame tells the volume, and from where."""
 
+    place: str
+    """For error messages."""
     depth_m_hw: F32
     rgbw_hw4: NDArray[np.uint8]
     """Colour seen at each depth pixel, and its weight: 0 exactly where there is no depth, at most FULL_WEIGHT."""
@@ -143,11 +147,12 @@ def look(frames: Frames, poses: Poses, depth: DepthMaps, i: int) -> View | None:
     z_hw = np.ascontiguousarray(depth.depth_m_bhw[i], np.float32)
     trust_hw = np.asarray(depth.confidence_255_bhw[i])
     is_seen_hw = (z_hw > 0) & (trust_hw > 0)
+    place = f"mesh: frame {int(frames.scan_frame_b[i])}"
     if not is_seen_hw.any():
         return None
     if not z_hw.max() <= FARTHEST_M:  # also where it is not finite
         raise ScanRejected(
-            f"mesh: frame {int(frames.scan_frame_b[i])}",
+            place,
             expected=f"depth of a room in metres, at most {FARTHEST_M:.0f}",
             received=f"{float(z_hw.max()):.1f}",
             do="The depth unit is probably wrong; see `geomagic scan check`.",
@@ -160,7 +165,7 @@ def look(frames: Frames, poses: Poses, depth: DepthMaps, i: int) -> View | None:
     weight_hw = trust_hw * np.float32(FULL_WEIGHT / 255) / np.maximum(z_hw * z_hw, np.float32(1)) + np.float32(0.5)
     weight_hw = np.maximum(weight_hw.astype(np.uint8), 1) * is_seen_hw
     rgbw_hw4 = cv2.merge((rgb_hw3, weight_hw)).astype(np.uint8, copy=False)
-    return View(z_hw, rgbw_hw4, poses.world_T_cam_b44[i], depth.K_b33[i])
+    return View(place, z_hw, rgbw_hw4, poses.world_T_cam_b44[i], depth.K_b33[i])
 
 
 def _colour_at_depth(
@@ -224,12 +229,14 @@ class BlockVolume:
 
         Raises: ScanRejected before memory is gone.
         """
+        if len(coords_m3) and np.abs(coords_m3).max() >= FARTHEST_BLOCK:
+            raise self.too_large(np.vstack([np.zeros((1, 3)), coords_m3]), place)
         key_m = _key(coords_m3)
         slot_m = self._find(key_m)
         is_new_m = slot_m < 0
         count = len(self) + int(is_new_m.sum())
         if count > MAX_BLOCKS:
-            raise self._too_large(np.vstack([self.coords_n3(), coords_m3]), place)
+            raise self.too_large(np.vstack([self.coords_n3(), coords_m3]), place)
         if count > len(self):
             slot_m[is_new_m] = np.arange(len(self), count)
             at = np.searchsorted(self._key_n, key_m[is_new_m])  # new keys ascend, as coordinates do
@@ -237,13 +244,6 @@ class BlockVolume:
             self._slot_n = np.insert(self._slot_n, at, slot_m[is_new_m])
             self._grow_to(count)
         return slot_m
-
-    def sums(self) -> tuple[I32, I32]:
-        """`sdf_weight_n2v` and `rgb_weight_n4v` in the order of `coords_n3`."""
-        rgb_weight = self.rgb_weight_n4v.cpu().numpy()
-        return self.sdf_weight_n2v.cpu().numpy()[self._slot_n], rgb_weight[
-            self._slot_n
-        ] if self.has_colour else rgb_weight
 
     def _find(self, key_m: I64) -> I64:
         if len(self) == 0:
@@ -269,7 +269,7 @@ class BlockVolume:
             grown[:old] = getattr(self, name)
             setattr(self, name, grown)
 
-    def _too_large(self, coords_n3: I32, place: str) -> ScanRejected:
+    def too_large(self, coords_n3: NDArray[np.number], place: str) -> ScanRejected:
         extent_m = (np.ptp(coords_n3, axis=0) + 1) * self.block_m
         return ScanRejected(
             place,
@@ -281,18 +281,19 @@ class BlockVolume:
         )
 
 
-KEY_BITS = 21  # each axis: a million blocks to either side of the origin
+KEY_BITS = 21  # of each axis
+FARTHEST_BLOCK = 1 << (KEY_BITS - 1)  # a million to either side of the origin
 
 
 def _key(coords_m3: I32) -> I64:
     """One integer for each block; ascending keys are ascending coordinates x, y, z."""
-    x, y, z = (coords_m3.astype(np.int64) + (1 << (KEY_BITS - 1))).T
+    x, y, z = (coords_m3.astype(np.int64) + FARTHEST_BLOCK).T
     return (x << 2 * KEY_BITS) | (y << KEY_BITS) | z
 
 
 def _coords(key_n: I64) -> I32:
     axes = [(key_n >> shift) & ((1 << KEY_BITS) - 1) for shift in (2 * KEY_BITS, KEY_BITS, 0)]
-    return (np.stack(axes, axis=-1) - (1 << (KEY_BITS - 1))).astype(np.int32)
+    return (np.stack(axes, axis=-1) - FARTHEST_BLOCK).astype(np.int32)
 
 
 def _choose_kernel(name: str) -> Kernel:
@@ -304,23 +305,23 @@ def _choose_kernel(name: str) -> Kernel:
     return NumbaKernel(torch.device("cpu"))
 
 
-class Kernel:
+class Kernel(ABC):
     """The two loops over pixels and voxels; both kinds give equal bits (see mesh_kernels.py for why)."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
+    @abstractmethod
     def touch(self, view: View, volume: BlockVolume) -> I32:
         """Blocks (m, 3), ascending, that a frame's rays enter within the truncation of their surface."""
-        raise NotImplementedError
 
+    @abstractmethod
     def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
-        """Adds a frame to the voxels of m blocks.
+        """Adds a frame to the voxels of m blocks, rows `slot_m` of the volume.
 
         A voxel takes the distance along the optical axis between itself and the surface seen in the pixel
         it falls on, unless it lies more than the truncation behind that surface.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,8 +381,8 @@ def _projection(view: View, volume: BlockVolume, coords_m3: I32) -> Projection:
     voxels_v3 = np.stack(np.unravel_index(np.arange(BLOCK**3), (BLOCK, BLOCK, BLOCK)), axis=-1)
     voxel_quanta = QUANTA / volume.truncation_voxels
     return Projection(
-        base_m3=(along_axes(coords_m3 * volume.block_m) + offset_3).astype(np.float32),
-        step_3v=np.ascontiguousarray(along_axes(voxels_v3 * volume.voxel_m).T, np.float32),
+        base_m3=(along_axes(coords_m3 * np.float64(volume.block_m)) + offset_3).astype(np.float32),
+        step_3v=np.ascontiguousarray(along_axes(voxels_v3 * np.float64(volume.voxel_m)).T, np.float32),
         quanta_per_m=np.float32(QUANTA / volume.truncation_m),
         fade=int(FADE_ONE / (QUANTA - voxel_quanta)),
         colour_quanta=int(COLOUR_VOXELS * voxel_quanta),
@@ -403,7 +404,7 @@ class TorchKernel(Kernel):
         direction_p3 = (direction_w3 + direction_h3[:, None])[z_hw > 0]
         points_blocks = along_p[..., None] * direction_p3[:, None]
         blocks_p3 = torch.floor(points_blocks + origin_3).to(torch.int32).reshape(-1, 3)
-        return _coords(np.unique(_key(torch.unique(blocks_p3, dim=0).cpu().numpy())))
+        return torch.unique(blocks_p3, dim=0).cpu().numpy()  # ascending, first axis first
 
     def integrate(self, view: View, volume: BlockVolume, coords_m3: I32, slot_m: I64) -> None:
         import torch
@@ -453,6 +454,8 @@ class NumbaKernel(Kernel):
         corners = np.stack([along * d for along in along_2 for d in (direction_lowest_3, direction_highest_3)])
         lowest_3 = np.floor(corners.min(0) + rays.origin_3).astype(np.int64) - 1
         highest_3 = np.floor(corners.max(0) + rays.origin_3).astype(np.int64) + 1
+        if np.prod(highest_3 - lowest_3 + 1.0) > LARGEST_VIEW:
+            raise volume.too_large(np.stack([lowest_3, highest_3]), view.place)
         is_touched_xyz = np.zeros(highest_3 - lowest_3 + 1, np.bool_)
         mark_touched(
             rays.depth_m_hw,
@@ -560,7 +563,7 @@ def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, N
         cube = blocks.reshape(*[CHUNK + 1] * 3, -1, BLOCK, BLOCK, BLOCK).transpose(0, 4, 1, 5, 2, 6, 3)
         return cube.reshape(*[(CHUNK + 1) * BLOCK] * 3, -1)[:size, :size, :size]
 
-    for chunk_3 in np.unique(volume.coords_n3() // CHUNK, axis=0):
+    for chunk_3 in progress(np.unique(volume.coords_n3() // CHUNK, axis=0), "chunks meshed"):
         slots = volume.find(chunk_3 * CHUNK + neighbours_c3)
         sums, weights = np.moveaxis(gathered(sdf_weight_n2v, slots).astype(np.int64), -1, 0)
         is_seen = weights >= seen_weight
@@ -568,21 +571,21 @@ def _chunks(volume: BlockVolume, seen_weight: int) -> Iterator[tuple[I64, F32, N
         # several would fall together.
         sdf = ((2 * sums + 1) / (2 * QUANTA * np.maximum(weights, 1))).astype(np.float32)
         sdf = np.copysign(np.maximum(np.abs(sdf), np.float32(1 / QUANTA)), sdf)
-        sdf[~is_seen] = np.nan
-        mask = _cells_to_march(sdf)
+        mask = _cells_to_march(sdf, is_seen)
         if mask.any():
             colours = gathered(rgb_weight_n4v, slots) if volume.has_colour else None
             yield chunk_3.astype(np.int64) * (CHUNK * BLOCK), sdf, mask, colours
 
 
-def _cells_to_march(sdf: F32) -> NDArray[np.bool_]:
+def _cells_to_march(sdf: F32, is_seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Cells whose corners were all seen and differ in sign. A cell is named by its last corner, as
     skimage reads its mask."""
-    lowest, highest = sdf, sdf
+    lowest = np.where(is_seen, sdf, np.float32(np.nan))
+    highest = lowest
     for axis in range(3):
         low, high = [slice(None)] * 3, [slice(None)] * 3
         low[axis], high[axis] = slice(None, -1), slice(1, None)
-        lowest = np.minimum(lowest[tuple(low)], lowest[tuple(high)])  # NaN, never seen, stays NaN
+        lowest = np.minimum(lowest[tuple(low)], lowest[tuple(high)])  # NaN stays NaN
         highest = np.maximum(highest[tuple(low)], highest[tuple(high)])
     mask = np.zeros(sdf.shape, np.bool_)
     mask[1:, 1:, 1:] = (lowest < 0) & (highest > 0)
@@ -655,9 +658,10 @@ def decimated(surface: Surface, triangles: int) -> Surface:
     borders = int((_edge_uses(faces)[1] == 1).sum())
     for preserve_border in (True, False) if 2 * borders <= triangles else (False,):
         if len(faces) > triangles:
-            points_m, faces = fast_simplification.simplify(
+            simplified = fast_simplification.simplify(
                 points_m, faces, target_count=triangles, preserve_border=preserve_border
             )
+            points_m, faces = simplified[0], simplified[1].astype(np.int32)
     if len(faces) == len(surface.triangles_f3):
         return surface
     points_voxels = points_m / surface.voxel_m
@@ -678,8 +682,7 @@ def _without_folds(surface: Surface) -> Surface:
         edge_e, uses = _edge_uses(surface.triangles_f3[kept])
         face_e = np.tile(kept, 3)
         order = np.lexsort((face_e, -area_m2_f[face_e], edge_e))  # by edge; the largest first, then by number
-        first_of_edge = np.concatenate(([0], np.cumsum(uses)[:-1]))
-        rank_e = np.arange(len(order)) - np.repeat(first_of_edge, uses)
+        rank_e = np.arange(len(order)) - np.repeat(np.cumsum(uses) - uses, uses)
         if not (rank_e >= 2).any():
             return surface.keep(is_kept_f)
         is_kept_f[face_e[order[rank_e >= 2]]] = False
