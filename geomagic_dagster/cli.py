@@ -32,7 +32,6 @@ app.add_typer(scan_app, name="scan")
 app.add_typer(corpus_app, name="corpus")
 
 REMEDIES = {
-    errno.EEXIST: "Name a folder that is not there yet, or remove it.",
     errno.ENOSPC: "Free some space, or point GEOMAGIC_HOME at another disk.",
     errno.EDQUOT: "Free some of your quota, or point GEOMAGIC_HOME at another disk.",
     errno.EROFS: "Point GEOMAGIC_HOME at a disk that can be written.",
@@ -230,6 +229,8 @@ def _plain_errors() -> Iterator[None]:
         yield
     except ScanRejected as rejected:
         print(rejected, file=sys.stderr)
+    except FileExistsError as error:
+        print(error, file=sys.stderr)
     except OSError as error:
         remedy = REMEDIES.get(error.errno or 0)
         if remedy is None:

@@ -71,8 +71,7 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
 
     code, _, err = geomagic("scan", "make-up", scan)
     assert code == 2
-    assert "expected to write here" in err
-    assert "Name a folder that is not there yet" in err
+    assert "expected a folder that is not there yet. Choose another, or remove it first." in err
 
 
 @pytest.mark.parametrize(
@@ -152,4 +151,5 @@ def test_a_file_in_the_place_of_a_folder_is_said(geomagic, tmp_path):
     (tmp_path / "file").touch()
     code, _, err = geomagic("scan", "make-up", tmp_path / "file" / "scan", "--frames", "2")
     assert code == 2
-    assert f"{tmp_path / 'file'}: expected to write here; got: File exists." in err
+    assert "File exists" in err
+    assert str(tmp_path / "file") in err
