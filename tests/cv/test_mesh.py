@@ -373,7 +373,7 @@ def test_chunks_give_exactly_what_one_dense_volume_gives() -> None:
     assert len(ours.vertices_voxels_v3) == len(np.unique(triangles))
     from_ours_m, nearest = KDTree(vertices[np.unique(triangles)]).query(ours.vertices_voxels_v3 + size // 2)
     assert from_ours_m.max() < 1e-4
-    assert len(np.unique(nearest)) == len(nearest)
+    assert len(np.unique(nearest)) == len(ours.vertices_voxels_v3)
 
 
 def test_blocks_grow_with_the_surface_not_with_the_volume() -> None:
