@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pins every dependency: requirements.lock (run), requirements-dev.lock (run and tests), from pyproject.toml.
+# Pins every dependency, from pyproject.toml: requirements.lock (run), requirements-dev.lock (run and tests),
+# requirements-bench.lock (run and Open3D).
 # torch stays at its plain version: pip takes a CPU build where one is provided, the CUDA build elsewhere; what
 # the CUDA build needs is pinned exactly by torch itself.
 set -euo pipefail
@@ -12,4 +13,6 @@ options=(--quiet --strip-extras --no-header --no-annotate --no-emit-index-url --
   --no-emit-trusted-host --no-emit-options)
 "$tools/bin/pip-compile" "${options[@]}" --extra dev --output-file requirements-dev.lock pyproject.toml
 "$tools/bin/pip-compile" "${options[@]}" --constraint requirements-dev.lock --output-file requirements.lock pyproject.toml
-sed -i -E 's/^torch==([0-9.]+)\+.*/torch==\1/' requirements.lock requirements-dev.lock
+"$tools/bin/pip-compile" "${options[@]}" --constraint requirements-dev.lock --extra bench \
+  --output-file requirements-bench.lock pyproject.toml
+sed -i -E 's/^torch==([0-9.]+)\+.*/torch==\1/' requirements*.lock
