@@ -26,14 +26,12 @@ from geomagic_dagster.cv.camera import invert_pose
 from geomagic_dagster.cv.mesh import BLOCK, BlockVolume, MeshParams, extract, finish, fuse
 from geomagic_dagster.cv.stage import use_compute_device
 from geomagic_dagster.cv.types import DepthMaps, Frames, Mesh, Poses, Recording, Scan
+from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 from geomagic_dagster.scans.reader import read_scan
 
 FAR_M = 6.0
 REPEATS = 5
 PARAMS = MeshParams()
-DEFAULT_SCAN = Path(
-    os.environ.get("GEOMAGIC_SCANS", Path(__file__).parents[2] / "shared" / "scans"), "hololens_office_kitchen"
-)
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,9 @@ class Input:
         return replace(self, poses=replace(self.poses, is_used_b=used_b))
 
 
-def read_input(path: Path) -> Input:
-    scan: Scan = read_scan(path)
+def read_input(path: Path | None) -> Input:
+    """A scan, or without a path the made-up room."""
+    scan: Scan = read_scan(path) if path else scan_room(make_room(1), PHONE).scan
     recording, poses_b44 = scan.recording, scan.scan_T_cam_b44
     if poses_b44 is None or recording.rgb is None or recording.depth is None or recording.K_depth_b33 is None:
         sys.exit(f"bench.fusion: expected a scan with poses, colour and depth; got {path} without. Name another.")
@@ -147,9 +146,9 @@ def distances_m(from_mesh: tuple[np.ndarray, np.ndarray], to_mesh: tuple[np.ndar
     return scene.compute_distance(o3d.core.Tensor(centres)).numpy()
 
 
-def memory_mb(engine: str, path: Path) -> float:
+def memory_mb(engine: str, path: Path | None) -> float:
     """What fusing and extracting all frames adds to the peak memory of a process of its own."""
-    command = [sys.executable, "-m", "bench.fusion", "--scan", str(path), "--memory-of", engine]
+    command = [sys.executable, "-m", "bench.fusion", "--memory-of", engine, *(["--scan", str(path)] if path else [])]
     output = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout
     return json.loads(output.splitlines()[-1])
 
@@ -160,8 +159,9 @@ def _peak_mb() -> float:
     return int(status["VmHWM"].split()[0]) / 1024
 
 
-def run(path: Path, repeats: int = REPEATS) -> dict[str, float]:
+def report(path: Path | None = None, repeats: int = REPEATS) -> dict[str, float]:
     """Measures, prints a table as it goes, and returns its numbers."""
+    use_compute_device("cpu")
     data = read_input(path)
     count = len(data.frames.recording)
     ours = Ours(data)
@@ -175,7 +175,7 @@ def run(path: Path, repeats: int = REPEATS) -> dict[str, float]:
         )
     height, width = data.depth.depth_m_bhw.shape[1:]
     print(
-        f"{path.name}: {count} frames {width}x{height}, voxels of {PARAMS.voxel_m * 100:.0f} cm, "
+        f"{path.name if path else 'made-up room'}: {count} frames {width}x{height}, voxels of {PARAMS.voxel_m * 100:.0f} cm, "
         f"truncation {PARAMS.truncation_voxels:.0f} voxels, {os.cpu_count()} cores"
     )
     for engine in engines:  # compile, fill caches
@@ -211,14 +211,12 @@ def run(path: Path, repeats: int = REPEATS) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scan", type=Path, default=DEFAULT_SCAN, help="any scan with poses, colour and depth")
+    parser.add_argument("--scan", type=Path, help="any scan with poses, colour and depth; without one, a made-up room")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--memory-of", choices=["geomagic", "open3d"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not arguments.scan.exists():
-        sys.exit(
-            f"bench.fusion: no scan at {arguments.scan}. Name one with --scan, or point GEOMAGIC_SCANS at a folder."
-        )
+    if arguments.scan and not arguments.scan.exists():
+        sys.exit(f"bench.fusion: expected a scan; got nothing at {arguments.scan}. Name another with --scan.")
     use_compute_device("cpu")
     if arguments.memory_of:
         data = read_input(arguments.scan)
@@ -230,7 +228,7 @@ def main() -> None:
         engine.extract(engine.fuse())
         print(json.dumps(_peak_mb() - before_mb))
     else:
-        run(arguments.scan, arguments.repeats)
+        report(arguments.scan, arguments.repeats)
 
 
 if __name__ == "__main__":
