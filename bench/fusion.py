@@ -176,7 +176,8 @@ def report(path: Path | None = None, repeats: int = REPEATS) -> dict[str, float]
     height, width = data.depth.depth_m_bhw.shape[1:]
     print(
         f"{path.name if path else 'made-up room'}: {count} frames {width}x{height}, "
-        f"voxels of {PARAMS.voxel_m * 100:.0f} cm, truncation {PARAMS.truncation_voxels:.0f} voxels, {os.cpu_count()} cores"
+        f"voxels of {PARAMS.voxel_m * 100:.0f} cm, truncation {PARAMS.truncation_voxels:.0f} voxels, "
+        f"{os.cpu_count()} cores"
     )
     for engine in engines:  # compile, fill caches
         engine.extract(engine.fuse())
