@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,14 +103,10 @@ def _process(home: Path, program: str, *arguments: str) -> Iterator[subprocess.P
         yield process
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # code servers and steps that outlive their parent
-        except ProcessLookupError:
-            pass
         process.wait()
 
 
@@ -162,8 +158,12 @@ def page(browser, url, pictures, request) -> Iterator[Page]:
     page = context.new_page()
     page.goto("/")
     yield page
-    page.screenshot(path=pictures / f"{request.node.name}.png")
+    _keep(page, pictures, request.node.name)
     context.close()
+
+
+def _keep(page: Page, pictures: Path, name: str) -> None:
+    page.screenshot(path=pictures / f"{name}.png", animations="disabled")  # dialogs at rest, not half faded in
 
 
 def _go_to(page: Page, place: str) -> None:
@@ -218,7 +218,7 @@ def test_a_corpus_scan_goes_through_every_stage_and_its_picture_is_seen(page, pi
     dialog.get_by_text("Select a partition or create one").click()
     page.get_by_role("menuitem").filter(has_text=CORPUS_SCAN).click()
     page.keyboard.press("Escape")
-    page.screenshot(path=pictures / "dialog.png")
+    _keep(page, pictures, "dialog")
     dialog.get_by_role("button", name="Launch 1 run").click()
     launched = page.get_by_text(re.compile(r"Launched run [0-9a-f]{8}"))
     run_id = launched.inner_text().split()[-1]
@@ -226,18 +226,19 @@ def test_a_corpus_scan_goes_through_every_stage_and_its_picture_is_seen(page, pi
     _go_to(page, "Runs")
     _follow_to_success(page, page.get_by_role("link", name=run_id))
     expect(page.get_by_text(f"Succeeded ({len(STAGES) + 1})", exact=True)).to_be_visible()
-    page.screenshot(path=pictures / "run.png")
+    _keep(page, pictures, "run")
 
     package = next(stage for stage in STAGES if stage.name == "package")
     _go_to(page, "Catalog")
     page.get_by_role("link", name=f"{RELEASE} / {package.name}").click()
+    _reload_until_visible(page, page.get_by_role("link", name=CORPUS_SCAN))  # its latest materialization
     for number in ("glb_bytes", "triangles", "size_x_m"):
         expect(page.get_by_role("row").filter(has_text=number)).to_contain_text(re.compile(r"\d{4}|\d\.\d"))
-    page.screenshot(path=pictures / "asset.png")
+    _keep(page, pictures, "asset")
     page.get_by_role("row").filter(has_text="thumbnail").get_by_text("Show Markdown").click()
     image = page.get_by_role("dialog").get_by_role("img", name=package.name)
     expect(image).to_be_visible()
-    page.screenshot(path=pictures / "thumbnail.png")
+    _keep(page, pictures, "thumbnail")
     assert max(image.evaluate("image => [image.naturalWidth, image.naturalHeight]")) == THUMBNAIL_PX
     assert _grey_levels(image).std() > 10  # a room, not one colour
     page.get_by_role("button", name="Close").click()
@@ -246,7 +247,7 @@ def test_a_corpus_scan_goes_through_every_stage_and_its_picture_is_seen(page, pi
     for number in package.expects:
         expect(page.get_by_text(number, exact=True).first).to_be_visible()
     expect(page.get_by_text(re.compile("^(Succeeded|Failed)$"))).to_have_count(len(package.expects))
-    page.screenshot(path=pictures / "checks.png")
+    _keep(page, pictures, "checks")
 
 
 def test_the_launchpad_shows_the_settings_with_defaults_and_descriptions(page):
