@@ -38,6 +38,7 @@ FULL_WEIGHT = 128  # of a fully trusted pixel at up to 1 m; falls with 1 / z^2, 
 MAX_FRAMES = (2**31 - 1) // (FULL_WEIGHT * QUANTA)
 FADE_SHIFT = 18
 FADE_ONE = 1 << FADE_SHIFT  # a fade of 1; times FULL_WEIGHT it is still an int32
+FADE_FREE = FADE_ONE // 16  # of voxels seen to be free: enough to carve, too little to push a surface
 COLOUR_VOXELS = 2.0  # voxels farther from the seen surface take no colour: it may be another surface's
 
 GREY = 128  # of a scan without colour
@@ -364,8 +365,9 @@ class Projection:
     step_3v: F32
     quanta_per_m: np.float32
     fade: int
-    """A weight is cut to fade * (distance + QUANTA) / FADE_ONE: from one voxel behind the surface on it falls
-    (Curless & Levoy, section 3), and a thin board's two faces disturb each other less."""
+    """A weight is cut to fade * (QUANTA - |distance|) / FADE_ONE: from one voxel off the surface on it falls, so that
+    a thin board's two faces disturb each other less (Curless & Levoy, section 3), and to both sides alike: where
+    frames disagree, a surface that weighs more in front than behind is pushed back by their disagreement."""
     colour_quanta: int
 
 
@@ -428,7 +430,9 @@ class TorchKernel(Kernel):
         rgbw_mv4 = rgbw_p4[pixel_mv].to(torch.int32)
         distance_mv = ((depth_m_p[pixel_mv] - z_mv) * float(projection.quanta_per_m)).clamp(-QUANTA, QUANTA)
         above_lowest_mv = (distance_mv + QUANTA + 0.5).to(torch.int32)
-        faded_mv = (above_lowest_mv * projection.fade).clamp(max=FADE_ONE)
+        to_truncation_mv = torch.minimum(above_lowest_mv, 2 * QUANTA - above_lowest_mv)
+        faded_mv = (to_truncation_mv * projection.fade).clamp(max=FADE_ONE)
+        faded_mv = torch.where(above_lowest_mv > QUANTA, faded_mv.clamp(min=FADE_FREE), faded_mv)
         weight_mv = ((rgbw_mv4[..., 3] * faded_mv) >> FADE_SHIFT).clamp(min=1)
         weight_mv *= is_inside_mv & (rgbw_mv4[..., 3] > 0) & (above_lowest_mv > 0)
         quantum_mv = above_lowest_mv - QUANTA
@@ -484,6 +488,7 @@ class NumbaKernel(Kernel):
             QUANTA,
             projection.quanta_per_m,
             projection.fade,
+            FADE_FREE,
             FADE_SHIFT,
             projection.colour_quanta,
             volume.sdf_weight_n2v.numpy(),

@@ -53,6 +53,7 @@ def integrate(
     quanta,
     quanta_per_m,
     fade,
+    fade_free,
     fade_shift,
     colour_quanta,
     sdf_weight_n2v,
@@ -66,7 +67,7 @@ def integrate(
     width_px, height_px, row_px = np.float32(width), np.float32(height), np.int32(width)
     quanta, fade, colour_quanta = np.int32(quanta), np.int32(fade), np.int32(colour_quanta)
     farthest = np.float32(quanta)
-    full_fade = np.int32(1 << fade_shift)
+    full_fade, fade_free = np.int32(1 << fade_shift), np.int32(fade_free)
     has_colour = rgb_weight_n4v.shape[0] > 0
     voxels = step_3v.shape[1]
     step_x_v, step_y_v, step_z_v = step_3v[0], step_3v[1], step_3v[2]
@@ -98,8 +99,11 @@ def integrate(
             distance = distance if distance > -farthest else -farthest
             distance = distance if distance < farthest else farthest
             above_lowest = np.int32(distance + farthest + HALF)
-            faded = above_lowest * fade
+            to_truncation = quanta + quanta - above_lowest
+            to_truncation = to_truncation if to_truncation < above_lowest else above_lowest
+            faded = to_truncation * fade
             faded = faded if faded < full_fade else full_fade
+            faded = fade_free if (above_lowest > quanta) & (faded < fade_free) else faded
             full_weight = np.int32(rgbw_v[v] >> np.uint32(24))
             weight = (full_weight * faded) >> fade_shift
             weight = weight if weight > ONE else ONE

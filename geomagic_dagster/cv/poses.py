@@ -7,7 +7,7 @@ split where they disagree, and a piece that does not fit the longest one is left
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,16 +74,21 @@ def poses(scan: Scan, frames: Frames, params: PosesParams = PosesParams()) -> Po
         up_scan_3 = _up_from_floor(views, scan_T_cam_b44, is_used_b)
     world_T_scan_44 = np.eye(4)
     world_T_scan_44[:3, :3] = rotation_between(up_scan_3, np.array([0.0, 0.0, 1.0]))
+    floor = _find_floor(views, world_T_scan_44 @ scan_T_cam_b44, is_used_b, params)
+    if gravity_from == "floor" and floor is not None:  # the floor as a plane is truer than the mean of normals
+        level_44 = np.eye(4)
+        level_44[:3, :3] = rotation_between(floor.up_3, np.array([0.0, 0.0, 1.0]))
+        world_T_scan_44 = level_44 @ world_T_scan_44
+        floor = _find_floor(views, world_T_scan_44 @ scan_T_cam_b44, is_used_b, params)
     world_T_cam_b44 = world_T_scan_44 @ scan_T_cam_b44
-    floor_z_world_m, floor_tilt_deg = _find_floor(views, world_T_cam_b44, is_used_b, params)
     return Poses(
         world_T_cam_b44=world_T_cam_b44,
         world_T_scan_44=world_T_scan_44,
         is_used_b=is_used_b,
         disagreement_m_b=disagreement_m_b,
         gravity_from=gravity_from,
-        floor_z_world_m=floor_z_world_m,
-        floor_tilt_deg=floor_tilt_deg,
+        floor_z_world_m=floor.z_m if floor else None,
+        floor_tilt_deg=floor.tilt_deg if floor else None,
         cuts=cuts,
     )
 
@@ -289,15 +294,23 @@ def _up_from_floor(views: _Views, scan_T_cam_b44: F64, is_used_b: NDArray[np.boo
     return best_up_3
 
 
+class _Floor(NamedTuple):
+    z_m: float
+    """Middle height of what was seen of it."""
+    up_3: F64
+    tilt_deg: float
+    """Of `up_3` against z."""
+
+
 def _find_floor(
     views: _Views, world_T_cam_b44: F64, is_used_b: NDArray[np.bool_], params: PosesParams
-) -> tuple[float | None, float | None]:
-    """(height in metres, tilt in degrees) of the lowest large level surface below the camera; None, None without."""
+) -> _Floor | None:
+    """The lowest large level surface below the camera; None where there is none."""
     points_p3, normals_p3, area_p = views.points_and_normals(world_T_cam_b44, is_used_b)
     camera_z_m = float(np.median(world_T_cam_b44[is_used_b, 2, 3]))
     level_p = (normals_p3[:, 2] > np.cos(np.radians(params.floor_tilt_deg))) & (points_p3[:, 2] < camera_z_m - 0.2)
     if area_p[level_p].sum() < 0.01 * area_p.sum():
-        return None, None
+        return None
     z_p, weight_p = points_p3[level_p, 2], area_p[level_p]
     edges_m = np.arange(z_p.min() - 0.05, z_p.max() + 0.07, 0.02)
     mass = np.convolve(np.histogram(z_p, edges_m, weights=weight_p)[0], [0.25, 0.5, 1.0, 0.5, 0.25], mode="same")
@@ -311,7 +324,9 @@ def _find_floor(
         slope_x, slope_y, height_m = np.linalg.lstsq(design, floor_p3[:, 2], rcond=None)[0]
         off_m = floor_p3[:, 2] - design @ (slope_x, slope_y, height_m)
         floor_p3 = floor_p3[np.abs(off_m - np.median(off_m)) < reach_m]
-    return float(np.median(floor_p3[:, 2])), float(np.degrees(np.arctan(np.hypot(slope_x, slope_y))))
+    up_3 = np.array([-slope_x, -slope_y, 1.0]) / np.sqrt(slope_x**2 + slope_y**2 + 1.0)
+    tilt_deg = float(np.degrees(np.arccos(np.clip(up_3[2], -1.0, 1.0))))
+    return _Floor(z_m=float(np.median(floor_p3[:, 2])), up_3=up_3, tilt_deg=tilt_deg)
 
 
 def _orthonormal(pose_b44: F64) -> F64:
