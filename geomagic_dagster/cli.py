@@ -74,6 +74,8 @@ def ui(
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
 ) -> None:
     """Dagster's webserver and daemon, with the upload sensor on."""
+    from dagster import DagsterInstance
+
     from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 
@@ -81,7 +83,8 @@ def ui(
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
     inbox = Path(places_from(os.environ).inbox)
     inbox.mkdir(parents=True, exist_ok=True)
-    print(f"http://{host}:{port}   uploads: {inbox}", file=sys.stderr)
+    with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
+        print(f"http://{host}:{port}   uploads: {inbox}", file=sys.stderr)
     dagster = Path(sys.executable).with_name("dagster")
     arguments = ["dev", "-w", str(REPOSITORY / "workspace.yaml"), "-h", host, "-p", str(port)]
     os.execv(dagster, [str(dagster), *arguments])

@@ -20,21 +20,22 @@ THUMBNAIL_PX = 320
 
 
 def shown(made: Made, picture_rgb_hw3: NDArray[np.uint8] | None, out_of_range: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Metadata of a materialization or an op's output. Numbers are floats, so that Dagster plots them."""
+    """Metadata of a materialization or an op's output, the picture first. Dagster plots floats."""
     artefact, outcome = made.artefact, made.outcome
-    metadata: dict[str, Any] = {name: MetadataValue.float(number) for name, number in artefact.numbers.items()}
+    metadata: dict[str, Any] = {}
+    if picture_rgb_hw3 is not None:
+        metadata["thumbnail"] = MetadataValue.md(thumbnail_md(artefact.stage, picture_rgb_hw3))
+    metadata |= {name: MetadataValue.float(number) for name, number in artefact.numbers.items()}
     metadata |= {
         "settings": MetadataValue.json(artefact.settings),
         "identity": MetadataValue.text(artefact.identity),
         "reused": MetadataValue.bool(outcome is None),
     }
     if outcome is not None:  # the cost of not computing is no number to plot
-        metadata["seconds"] = MetadataValue.float(outcome.seconds)
-        metadata["peak_memory_mb"] = MetadataValue.float(outcome.peak_memory_mb)
+        metadata["seconds"] = MetadataValue.float(round(outcome.seconds, 3))
+        metadata["peak_memory_mb"] = MetadataValue.float(round(outcome.peak_memory_mb, 1))
     if out_of_range:
         metadata["out_of_range"] = MetadataValue.text("\n".join(out_of_range))
-    if picture_rgb_hw3 is not None:
-        metadata["thumbnail"] = MetadataValue.md(thumbnail_md(artefact.stage, picture_rgb_hw3))
     return metadata
 
 

@@ -59,7 +59,7 @@ def stage_asset(stage: Stage, release: str) -> AssetsDefinition:
         description=stage.description,
         retry_policy=retry_policy(stage.retries),
         check_specs=[
-            AssetCheckSpec(number, asset=key, description=f"Expected {low:g} to {high:g}.")
+            AssetCheckSpec(number, asset=key, description=expected_range(low, high))
             for number, (low, high) in stage.expects.items()
         ],
     )
@@ -75,13 +75,17 @@ def stage_asset(stage: Stage, release: str) -> AssetsDefinition:
     return materialize
 
 
+def expected_range(low: float, high: float) -> str:
+    return f"Expected {low:,.6g} to {high:,.6g}."
+
+
 def _checks(stage: Stage, artefact: Artefact) -> list[AssetCheckResult]:
     return [
         AssetCheckResult(
             check_name=number,
             passed=is_in_range(artefact.numbers.get(number), low, high),
             severity=AssetCheckSeverity.WARN,
-            metadata={"value": artefact.numbers.get(number, "not measured"), "low": low, "high": high},
+            metadata={"value": artefact.numbers.get(number, "not measured"), "range": expected_range(low, high)},
         )
         for number, (low, high) in stage.expects.items()
     ]

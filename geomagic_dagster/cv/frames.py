@@ -17,7 +17,7 @@ from geomagic_dagster.cv.types import Frames, Recording, Scan
 
 
 class FramesParams(Params):
-    blur_ratio: float = Field(0.8, ge=0, le=1, description="Drop a frame less sharp than this part of its neighbours.")
+    blur_ratio: float = Field(0.75, ge=0, le=1, description="Drop a frame less sharp than this part of its neighbours.")
     darkest: float = Field(0.01, ge=0, le=1, description="Drop a frame darker than this on average (0 black, 1 white).")
     brightest: float = Field(0.99, ge=0, le=1, description="Drop a frame brighter than this on average.")
     min_step_m: float = Field(0.02, ge=0, description="A frame is redundant if the camera moved less than this ...")

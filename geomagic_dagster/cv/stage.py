@@ -193,7 +193,8 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
                 f"{place}: setting {params.__name__}.{setting} needs a default and a description; "
                 f'write {setting}: float = Field(1.0, description="...").'
             )
-    description = inspect.getdoc(importlib.import_module(function.__module__)) or inspect.getdoc(function)
+    text = inspect.getdoc(importlib.import_module(function.__module__)) or inspect.getdoc(function) or ""
+    description = "\n\n".join(part for part in text.split("\n\n") if not part.startswith("Belongs here:"))
     if not description:
         raise StageError(f"{place}: no description; begin the file with a sentence in three double quotes.")
     declared: dict[str, Any] = function.__stage__  # type: ignore[attr-defined]

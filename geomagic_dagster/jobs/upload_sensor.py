@@ -36,7 +36,7 @@ UPLOAD_TAG = "geomagic/upload"
 SCAN_TAG = "geomagic/scan"
 RELEASE_TAG = "geomagic/release"
 
-MIN_INTERVAL_S = 5
+MIN_INTERVAL_S = 3
 MAX_REQUESTS = 10
 """For a tick. Dagster makes runs one after the other; many at once would hold up the sensors of others."""
 MAX_LOOKS = 50_000

@@ -12,6 +12,7 @@ import bz2
 import contextlib
 import gzip
 import hashlib
+import io
 import lzma
 import os
 import re
@@ -25,9 +26,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from geomagic_dagster.cv.stage import ScanRejected
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_FILES = 200_000
 """An hour of 20 frames/s with colour, depth and confidence is 216,000 files; a room takes minutes."""
@@ -45,6 +49,8 @@ TAR_BLOCK_BYTES = 512
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|r3d|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+LONE_SUFFIXES = (".sens",)
+"""Recordings that are one file: uploaded as they are, each is a scan of one file."""
 PACK_AGAIN = "Pack the scan again from its folder, as an ordinary zip, and upload that."
 ALLOW = "Give this user the right to read it (chmod -R u+rX)."
 UPLOAD_AGAIN = "Upload it again, and wait until the upload has ended."
@@ -112,6 +118,22 @@ class ScanFiles:
         self._file(name)
         return lambda: self.read(name)
 
+    def seekable(self, name: str) -> io.BufferedReader:
+        """A file that is read here and there: a video, a recording of gigabytes. Each call has a position of its own.
+
+        Out of a zip it is copied once into a temporary file that has no name; elsewhere it is read in place.
+        Raises: ScanRejected when it is missing, cut short or damaged.
+        """
+        file = self._file(name)
+        if self.kind == "zip":
+            with tempfile.TemporaryFile(prefix="geomagic-") as copy:
+                for chunk in self._chunks(name):
+                    copy.write(chunk)
+                copy.flush()
+                return io.BufferedReader(_Window(_Handle(copy), 0, file.size))
+        with self._opened(name) as opened:
+            return io.BufferedReader(opened if isinstance(opened, _Window) else _Window(_Handle(opened), 0, file.size))
+
     def digest(self) -> str:
         """Identity of the upload: sha256 over names and contents, the same for a folder and an archive of it."""
         digest = hashlib.sha256()
@@ -131,16 +153,23 @@ class ScanFiles:
     def _chunks(self, name: str, count: int | None = None) -> Iterator[bytes]:
         file = self._file(name)
         left = file.size if count is None else min(count, file.size)
+        with self._opened(name) as opened:
+            while left:
+                chunk = opened.read(min(CHUNK_BYTES, left))
+                if not chunk:
+                    raise EOFError(f"ends {left} bytes early")
+                left -= len(chunk)
+                yield chunk
+            if count is None:
+                opened.read(1)  # an archive compares its checksum only when its end is reached
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes] | _Window]:
+        """The open file, and every reason why it cannot be read as a sentence."""
+        file = self._file(name)
         try:
             with file.open() as opened:
-                while left:
-                    chunk = opened.read(min(CHUNK_BYTES, left))
-                    if not chunk:
-                        raise EOFError(f"ends {left} bytes early")
-                    left -= len(chunk)
-                    yield chunk
-                if count is None:
-                    opened.read(1)  # an archive compares its checksum only when its end is reached
+                yield opened
         except (*DAMAGE, NotImplementedError) as error:
             _reject(name, f"{file.size} whole bytes", f"a damaged or cut file ({error})", UPLOAD_AGAIN)
         except PermissionError as error:
@@ -183,6 +212,10 @@ class ScanFiles:
         if magic[257:262] == b"ustar" or self.path.suffix.lower() == ".tar":
             with self.path.open("rb") as file:
                 return "tar", _of_tar(file, self.path)
+        if self.path.suffix.lower() in LONE_SUFFIXES:
+            listing = _Listing(self.path)
+            listing.add(self.path.name, self.path.stat().st_size, lambda: self.path.open("rb"))
+            return "folder", listing.files
         _reject(
             self.path.name,
             "a folder, zip or tar with a room scan",
@@ -239,22 +272,28 @@ class _Listing:
             )
 
 
-class _Window:
-    """A stretch of an open file, read in place; many may be open at once."""
+class _Window(io.RawIOBase):
+    """A stretch of an open file, read in place; many may be open at once. The handle closes with the last of them."""
 
     def __init__(self, handle: _Handle, start: int, size: int) -> None:
-        self._handle, self._at, self._left = handle, start, size
+        self._handle, self._start, self._size, self._at = handle, start, size, 0
 
-    def read(self, count: int) -> bytes:
-        chunk = os.pread(self._handle.descriptor, min(count, self._left), self._at)
-        self._at, self._left = self._at + len(chunk), self._left - len(chunk)
-        return chunk
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer)
+        chunk = os.pread(self._handle.descriptor, max(0, min(len(view), self._size - self._at)), self._start + self._at)
+        view[: len(chunk)] = chunk
+        self._at += len(chunk)
+        return len(chunk)
 
-    def __enter__(self) -> _Window:
-        return self
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
+        return self._at
 
-    def __exit__(self, *_: object) -> None:
-        """The handle is shared: it closes when nobody holds it any more."""
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 class _Handle:
