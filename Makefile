@@ -22,7 +22,7 @@ ui: setup  ## Dagster's webserver and daemon with the upload sensor on, at http:
 	@$(BIN)/geomagic ui --port $(PORT)
 
 test: setup-dev  ## run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n auto --dist loadfile
 
 lint: setup-dev  ## ruff, the type checker and the import contract
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
