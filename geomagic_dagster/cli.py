@@ -212,7 +212,8 @@ def _print_run(done: LocalRun) -> None:
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in step.numbers.items())
         table.add_row(step.name, "reused" if step.is_reused else f"{step.seconds:.2f}", numbers)
     console = Console()
-    console.print(table)
+    if done.steps:
+        console.print(table)
     for warning in done.warnings:
         console.print(warning, style="yellow", highlight=False, soft_wrap=True)
     if done.package is None:

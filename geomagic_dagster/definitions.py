@@ -12,10 +12,11 @@ code location stays small and answers at once.
 """
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dagster import Definitions
+from dagster import BetaWarning, Definitions
 
 from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
 from geomagic_dagster.assets.stages import stage_assets
@@ -72,5 +73,8 @@ def build_definitions(stages: Sequence[Stage], places: Places, release: str) -> 
 # with other steps: a stage of 2.5 s took 43 s when something else kept both cores busy. Read when torch is
 # imported, which is after this module in every process that executes steps.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Dagster's own decorator passes this parameter to Dagster's own class, and then warns whoever loads a sensor.
+warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDefinition", category=BetaWarning)
 
 defs = build_definitions(find_stages(), places_from(os.environ), release_from(os.environ))
