@@ -1,0 +1,897 @@
+"""Floor, ceiling, walls and openings: the room as a drawing has it, from surfaces and from what rays passed through.
+
+What rays passed through, at any height, is room: a ray over a sofa shows that the floor behind it is room, and
+the wall behind it is found above it. Upright surfaces give lines, the lines cut the plan into cells, and the
+cells that are room are chosen together (plan.py). Then walls and drift are fitted together (adjustment.py), and
+every wall is looked at through all rays that reach it: where they pass through or come back from nowhere, it is open.
+
+Belongs here: what is floor, ceiling, wall or opening. Does not belong here: furniture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomagic_dagster.cv.adjustment import Adjusted, adjust_heights, adjust_walls, without_place
+from geomagic_dagster.cv.camera import rotation_between
+from geomagic_dagster.cv.plan import Grid, Lines, Support, area_m2, find_lines, inside_by_cut, outline_of
+from geomagic_dagster.cv.stage import Field, Params, ScanRejected, minutes, stage
+from geomagic_dagster.cv.types import DepthMaps, Layout, Mesh, Poses
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Kind = Literal["door", "window", "passage"]
+
+COLUMNS = 80  # of a depth map, taken evenly: 4,800 rays a view
+MAX_VIEWS = 240
+SAMPLES_A_M2 = 400  # points over the mesh: 5 cm apart
+FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
+JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
+BARE_M, COVERED_M = 0.6, 0.03  # square metres that a metre of outline costs, see plan.inside_by_cut
+LEAST_STRETCH_M = 0.15
+TALL_SHARE, LOW_SHARE = 1.0, 0.35  # how much a surface up to the ceiling, and one of furniture's height, is a wall
+GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
+CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
+WALL_SIGMA_FLOOR_M = 0.002
+# What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
+# and not independent. Measured on made-up rooms: bench/rooms.py.
+SIGMA_SCALE = 1.0
+HEIGHT_SIGMA_SCALE = 1.0
+
+
+class LayoutParams(Params):
+    wall_m2: float = Field(0.35, gt=0, description="Least surface of a wall.")
+    band_m: float = Field(0.08, gt=0, le=0.3, description="Half the thickness in which surface belongs to one line.")
+    cell_m: float = Field(0.03, gt=0, le=0.2, description="Raster of the plan; larger where the place is very large.")
+    snap_deg: float = Field(2.5, ge=0, lt=10, description="Walls this near to a right angle are set to it. 0: never.")
+    opening_m2: float = Field(0.3, gt=0, description="Least area of a door or window.")
+    recess_m: float = Field(0.028, gt=0, description="A surface this far behind its wall belongs to an opening.")
+
+
+@stage(
+    version="1",
+    timeout=minutes(4),
+    memory_gb=3,
+    expects={
+        "area_m2": (2.0, 500.0),
+        "ceiling_height_m": (1.8, 6.0),
+        "walls": (3, 40),
+        "guessed_walls": (0, 2),
+        "wall_sigma_worst_m": (0.0, 0.05),
+    },
+)
+def layout(poses: Poses, depth: DepthMaps, mesh: Mesh, params: LayoutParams = LayoutParams()) -> Layout:
+    """The room's outline, heights and openings, each with its uncertainty.
+
+    Raises: ScanRejected where there is no surface, or neither a floor nor a wall.
+    """
+    warnings: list[str] = []
+    surface = _sampled(mesh)
+    rays = _rays(poses, depth)
+    surface, rays = _one_storey(surface, rays, warnings)
+    levelled_R_world_33, about_3 = _level(surface, rays, warnings)
+    surface, rays = surface.turned(levelled_R_world_33, about_3), rays.turned(levelled_R_world_33, about_3)
+    heights = _heights(surface, rays, warnings)
+    outline = _outline(surface, rays, heights, params, warnings)
+    if outline is None:
+        return _floor_only(surface, heights, warnings)
+    fitted, snapped = _fitted(outline, rays, heights, params)
+    openings = _openings(outline, fitted, rays, heights, params)
+    return _layout(outline, fitted, heights, openings, snapped, warnings)
+
+
+def measure_layout(layout: Layout) -> dict[str, float]:
+    """What is known of the room in metres and square metres; what is unknown is left out."""
+    numbers: dict[str, float] = {
+        "walls": len(layout.wall_is_guessed_w),
+        "guessed_walls": int(layout.wall_is_guessed_w.sum()),
+        "is_closed": float(layout.is_closed),
+        "openings": len(layout.opening_kind_k),
+        "floor_levels": len(layout.floor_levels_world_m_l),
+        "warnings": len(layout.warnings),
+    }
+    if len(layout.wall_is_guessed_w):
+        ends = np.roll(layout.corners_world_m_n2, -1, axis=0)[: len(layout.wall_is_guessed_w)]
+        length_m_w = np.linalg.norm(ends - layout.corners_world_m_n2[: len(ends)], axis=1)
+        numbers["perimeter_m"] = float(length_m_w.sum())
+        numbers["wall_sigma_worst_m"] = float(layout.wall_sigma_m_w.max())
+        numbers["wall_confidence_mean"] = float(layout.wall_confidence_w.mean())
+    if layout.is_closed:
+        numbers["area_m2"] = area_m2(layout.corners_world_m_n2)
+        numbers["area_sigma_m2"] = layout.area_sigma_m2
+    if layout.floor_z_world_m is not None:
+        numbers["floor_z_world_m"] = layout.floor_z_world_m
+        if layout.ceiling_z_world_m is not None:
+            numbers["ceiling_height_m"] = layout.ceiling_z_world_m - layout.floor_z_world_m
+            if layout.is_closed:
+                numbers["volume_m3"] = numbers["area_m2"] * numbers["ceiling_height_m"]
+    return numbers
+
+
+def preview_layout(layout: Layout) -> NDArray[np.uint8]:
+    """The plan: walls black, guessed ones dashed grey, doors and passages brown, windows blue, lengths in metres."""
+    import cv2
+
+    size = 640
+    picture = np.full((size, size, 3), 252, np.uint8)
+    corners = layout.corners_world_m_n2
+    if len(corners) < 2:
+        cv2.putText(picture, "no walls seen", (220, 320), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
+        return picture
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    scale = (size - 150) / max(float((high - low).max()), 0.5)
+    shift = 0.5 * (low + high)
+
+    def pixel(point: F64) -> tuple[int, int]:
+        x, y = (point - shift) * scale
+        return round(size / 2 + float(x)), round(size / 2 - float(y))
+
+    ends = np.roll(corners, -1, axis=0)[: len(layout.wall_is_guessed_w)]
+    if layout.is_closed:
+        cv2.fillPoly(picture, [np.array([pixel(c) for c in corners], np.int32)], (240, 236, 228))
+    for i, (start, end) in enumerate(zip(corners, ends, strict=False)):
+        length = float(np.linalg.norm(end - start))
+        along = (end - start) / max(length, 1e-9)
+        outward = np.array([along[1], -along[0]])
+        if layout.wall_is_guessed_w[i]:
+            for part in np.arange(0.0, length, 0.3):
+                dash = (pixel(start + along * part), pixel(start + along * min(part + 0.15, length)))
+                cv2.line(picture, *dash, (150, 150, 150), 2, cv2.LINE_AA)
+        else:
+            cv2.line(picture, pixel(start), pixel(end), (30, 30, 30), 5, cv2.LINE_AA)
+        text = f"{length:.2f}"
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
+        x, y = pixel(0.5 * (start + end) + outward * 26 / scale)
+        at = (x - width // 2, y + height // 2)
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (60, 60, 60), 1, cv2.LINE_AA)
+    colours = {"door": (170, 105, 40), "passage": (220, 170, 90), "window": (60, 130, 220)}
+    for k, kind in enumerate(layout.opening_kind_k):
+        wall = int(layout.opening_wall_k[k])
+        along = (ends[wall] - corners[wall]) / np.linalg.norm(ends[wall] - corners[wall])
+        a = corners[wall] + along * layout.opening_start_m_k[k]
+        b = a + along * layout.opening_width_m_k[k]
+        cv2.line(picture, pixel(a), pixel(b), colours[kind], 9, cv2.LINE_AA)
+    notes = [f"{area_m2(corners):.1f} m2" if layout.is_closed else "open: only a part was seen"]
+    if layout.floor_z_world_m is not None and layout.ceiling_z_world_m is not None:
+        notes.append(f"ceiling {layout.ceiling_z_world_m - layout.floor_z_world_m:.2f} m")
+    cv2.putText(picture, ", ".join(notes), (12, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
+    cv2.line(picture, (12, size - 14), (12 + round(scale), size - 14), (0, 0, 0), 2)
+    cv2.putText(picture, "1 m", (14, size - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
+
+
+# --- the evidence --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """Points spread evenly over the mesh, with the normal towards the free side; each stands for `m2` of it."""
+
+    point_m_p3: F64
+    normal_p3: F64
+    m2: float
+
+    def turned(self, R_33: F64, about_3: F64) -> _Surface:
+        return replace(self, point_m_p3=(self.point_m_p3 - about_3) @ R_33.T + about_3, normal_p3=self.normal_p3 @ R_33.T)
+
+    def take(self, chosen_p: NDArray[np.bool_]) -> _Surface:
+        return replace(self, point_m_p3=self.point_m_p3[chosen_p], normal_p3=self.normal_p3[chosen_p])
+
+
+@dataclass(frozen=True, eq=False)
+class _Rays:
+    """Every s-th pixel's ray of v views: from the eye, `direction` for each metre of depth; depth 0: nothing came back."""
+
+    eye_m_v3: F64
+    view_r: I64
+    direction_r3: F64
+    depth_m_r: F64
+
+    def turned(self, R_33: F64, about_3: F64) -> _Rays:
+        eye = (self.eye_m_v3 - about_3) @ R_33.T + about_3
+        return replace(self, eye_m_v3=eye, direction_r3=self.direction_r3 @ R_33.T)
+
+    def points(self) -> tuple[F64, I64]:
+        """What the rays met, (p, 3), and in which view."""
+        hit = self.depth_m_r > 0
+        view = self.view_r[hit]
+        return self.eye_m_v3[view] + self.direction_r3[hit] * self.depth_m_r[hit, None], view
+
+
+def _sampled(mesh: Mesh) -> _Surface:
+    """Points at even steps of area, triangle by triangle: no random numbers."""
+    corner_f33 = mesh.vertices_world_m_v3[mesh.triangles_f3].astype(np.float64)
+    cross_f3 = np.cross(corner_f33[:, 1] - corner_f33[:, 0], corner_f33[:, 2] - corner_f33[:, 0])
+    area_f = 0.5 * np.linalg.norm(cross_f3, axis=1)
+    total = float(area_f.sum())
+    if not total > 0.05:
+        raise ScanRejected(
+            "layout",
+            expected="a surface of a room",
+            received=f"a mesh of {len(area_f)} triangles and {total:.2f} m²",
+            do="Scan again, slowly, one to three metres from walls and furniture, with the depth sensor uncovered.",
+        )
+    count = int(np.clip(total * SAMPLES_A_M2, 1000, 400_000))
+    face_p = np.searchsorted(np.cumsum(area_f), (np.arange(count) + 0.5) / count * total)
+    face_p = np.minimum(face_p, len(area_f) - 1)
+    u = np.sqrt((np.arange(count) * 0.7548776662466927) % 1.0)[:, None]  # Roberts' R2 sequence
+    v = ((np.arange(count) * 0.5698402909980532) % 1.0)[:, None]
+    a, b, c = np.moveaxis(corner_f33[face_p], 1, 0)
+    points = (1 - u) * a + u * (1 - v) * b + u * v * c
+    return _Surface(points, cross_f3[face_p] / (2 * area_f[face_p, None]), total / count)
+
+
+def _rays(poses: Poses, depth: DepthMaps) -> _Rays:
+    used = np.array(poses.used(), np.int64)
+    if len(used) > MAX_VIEWS:
+        used = used[np.linspace(0, len(used) - 1, MAX_VIEWS).round().astype(int)]
+    height, width = depth.depth_m_bhw.shape[1:]
+    step = max(1, width // COLUMNS)
+    row, column = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    directions, depths, views = [], [], []
+    for view, i in enumerate(used):
+        K = depth.K_b33[i]
+        rays = np.stack(((column - K[0, 2]) / K[0, 0], (row - K[1, 2]) / K[1, 1], np.ones(row.shape)), axis=-1)
+        directions.append(rays.reshape(-1, 3) @ poses.world_T_cam_b44[i, :3, :3].T)
+        depths.append(np.asarray(depth.depth_m_bhw[i])[row, column].ravel().astype(np.float64))
+        views.append(np.full(row.size, view))
+    return _Rays(
+        poses.world_T_cam_b44[used, :3, 3], np.concatenate(views), np.concatenate(directions), np.concatenate(depths)
+    )
+
+
+def _one_storey(surface: _Surface, rays: _Rays, warnings: list[str]) -> tuple[_Surface, _Rays]:
+    """Where the cameras were at heights of more than one storey: the one with most views."""
+    eye_z = np.sort(rays.eye_m_v3[:, 2])
+    if eye_z[-1] - eye_z[0] < 2.0:
+        return surface, rays
+    count = np.searchsorted(eye_z, eye_z + 1.4, side="right") - np.arange(len(eye_z))
+    low = float(eye_z[np.argmax(count)])
+    keep_v = (rays.eye_m_v3[:, 2] >= low) & (rays.eye_m_v3[:, 2] <= low + 1.4)
+    warnings.append(
+        f"The scan spans several storeys: only the one with most views is drawn ({keep_v.sum()} of {len(keep_v)}). "
+        "Scan each storey by itself."
+    )
+    middle = float(np.median(rays.eye_m_v3[keep_v, 2]))
+    surface = surface.take(np.abs(surface.point_m_p3[:, 2] - middle) < 2.6)
+    number_v = np.cumsum(keep_v) - 1
+    keep_r = keep_v[rays.view_r]
+    return surface, _Rays(
+        rays.eye_m_v3[keep_v], number_v[rays.view_r[keep_r]], rays.direction_r3[keep_r], rays.depth_m_r[keep_r]
+    )
+
+
+def _level(surface: _Surface, rays: _Rays, warnings: list[str]) -> tuple[F64, F64]:
+    """(rotation, about which point) that makes a tilted floor level; none where it is level or was not seen."""
+    nothing = np.eye(3), np.zeros(3)
+    below = surface.point_m_p3[:, 2] < np.median(rays.eye_m_v3[:, 2]) - 0.4
+    points, normals = surface.point_m_p3[below], surface.normal_p3[below]
+    up = normals[:, 2] > np.cos(np.radians(15))
+    points, normals = points[up], normals[up]
+    if len(points) * surface.m2 < 0.5:
+        return nothing
+    # the direction in which most of the level surface lies in few heights
+    up_3 = np.median(normals, axis=0)
+    for band_m in (0.10, 0.05, 0.03, 0.03):
+        up_3 /= np.linalg.norm(up_3)
+        height = points @ up_3
+        counts, edges = np.histogram(height, np.arange(height.min(), height.max() + 0.08, 0.04))
+        lowest = np.flatnonzero(counts > 0.3 * counts.max())[0]
+        mine = np.abs(height - 0.5 * (edges[lowest] + edges[lowest + 1])) < band_m
+        if mine.sum() < 50:
+            return nothing
+        centre = points[mine].mean(axis=0)
+        _, axes = np.linalg.eigh(np.cov((points[mine] - centre).T))
+        up_3 = axes[:, 0] * np.sign(axes[2, 0])
+    tilt_deg = float(np.degrees(np.arccos(np.clip(up_3[2], -1, 1))))
+    if not 1.0 < tilt_deg < 15.0:
+        return nothing
+    warnings.append(
+        f"The floor is tilted by {tilt_deg:.1f} degrees against gravity as the device has it: lengths and heights are "
+        "measured along and above the floor."
+    )
+    return rotation_between(up_3, np.array([0.0, 0.0, 1.0])), centre
+
+
+@dataclass(frozen=True, eq=False)
+class _Heights:
+    floor_m: float | None
+    floor_sigma_m: float
+    ceiling_m: float | None
+    ceiling_sigma_m: float
+    floor_levels_m_l: F64
+    ceiling_planes_l4: F64
+    low_m: float
+    """From here up there may be walls: the floor, or the lowest surface."""
+    high_m: float
+    """The ceiling, or the highest surface."""
+
+
+def _heights(surface: _Surface, rays: _Rays, warnings: list[str]) -> _Heights:
+    z, up = surface.point_m_p3[:, 2], surface.normal_p3[:, 2]
+    eye_z = float(np.median(rays.eye_m_v3[:, 2]))
+    floors = [(h, a) for h, a in _levels(z[up > 0.95], surface.m2) if eye_z - 2.6 < h < eye_z - 0.35]
+    most = max((a for _, a in floors), default=0.0)
+    floor = next((h for h, a in floors if a >= max(0.3, 0.25 * most)), None)  # the lowest that is large
+    lowest = floor if floor is not None else eye_z - 1.2
+    is_over = (up < -0.95) & (z > max(eye_z, lowest + 1.7))
+    ceilings = [(h, a) for h, a in _levels(z[is_over], surface.m2) if a >= 0.3]
+    ceiling = max(ceilings, key=lambda level: level[1])[0] if ceilings else None
+    if floor is None:
+        warnings.append("No floor was seen: heights above it are unknown. Tilt the phone down while you walk.")
+    if ceiling is None:
+        warnings.append("No ceiling was seen: the height of the room is unknown.")
+    planes = _ceiling_planes(surface, max(eye_z, lowest + 1.2), ceilings)
+    known = [h for h in (floor, ceiling) if h is not None]
+    sigma = {}
+    if known:
+        points, view_p = rays.points()
+        near = np.zeros(len(points), np.bool_)
+        for height in known:
+            near |= np.abs(points[:, 2] - height) < 0.2
+        step_m = np.linalg.norm(np.diff(rays.eye_m_v3, axis=0), axis=1)
+        levels, covariance, _ = adjust_heights(points[near, 2], view_p[near], step_m, np.array(known))
+        if len(levels) == 2:  # what counts is the height between them
+            apart = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)))
+            each = float(np.hypot(HEIGHT_SIGMA_SCALE * apart, WALL_SIGMA_FLOOR_M)) / np.sqrt(2)
+            sigma = {known[0]: each, known[1]: each}
+        else:
+            sigma = {known[0]: 0.01}
+        moved = dict(zip(known, levels, strict=True))
+    else:
+        moved = {}
+    steps = [h for h, a in floors if floor is not None and a >= 1.0 and 0.05 < abs(h - floor) < 0.32]
+    ordered = sorted(steps, key=lambda h: -dict(floors)[h])
+    final_floor = float(moved[floor]) if floor is not None else None
+    final_ceiling = float(moved[ceiling]) if ceiling is not None else None
+    wall_z = z[np.abs(up) < 0.3]
+    return _Heights(
+        floor_m=final_floor,
+        floor_sigma_m=sigma.get(floor, 0.0) if floor is not None else 0.0,
+        ceiling_m=final_ceiling,
+        ceiling_sigma_m=sigma.get(ceiling, 0.0) if ceiling is not None else 0.0,
+        floor_levels_m_l=np.array([] if final_floor is None else [final_floor, *ordered], np.float64),
+        ceiling_planes_l4=planes,
+        low_m=final_floor if final_floor is not None else float(np.quantile(z, 0.005)),
+        high_m=final_ceiling if final_ceiling is not None else float(np.quantile(wall_z, 0.995)) if len(wall_z) else eye_z,
+    )
+
+
+def _levels(z_p: F64, m2: float) -> list[tuple[float, float]]:
+    """(height, area) of level surfaces, lowest first: peaks of the histogram of heights."""
+    if len(z_p) == 0:
+        return []
+    from scipy.ndimage import maximum_filter1d
+
+    edges = np.arange(z_p.min() - 0.1, z_p.max() + 0.12, 0.02)
+    counts = np.convolve(np.histogram(z_p, edges)[0], [1, 1, 1], "same")
+    peaks = np.flatnonzero((counts == maximum_filter1d(counts, 7)) & (counts * m2 > 0.1))
+    levels: list[tuple[float, float]] = []
+    for peak in peaks:
+        height = 0.5 * (edges[peak] + edges[peak + 1])
+        mine = z_p[np.abs(z_p - height) < 0.05]
+        height = float(np.median(mine))
+        if not levels or height - levels[-1][0] > 0.05:
+            levels.append((height, len(mine) * m2))
+    return levels
+
+
+def _ceiling_planes(surface: _Surface, above_m: float, level: list[tuple[float, float]]) -> F64:
+    """(l, 4) a, b, c, area of level and sloped parts of the ceiling, largest first."""
+    chosen = (surface.normal_p3[:, 2] < -0.4) & (surface.point_m_p3[:, 2] > above_m)
+    points, normals = surface.point_m_p3[chosen], surface.normal_p3[chosen]
+    planes = []
+    for height, area in level:
+        planes.append((0.0, 0.0, height, area))
+        keep = np.abs(points[:, 2] - height) > 0.06
+        points, normals = points[keep], normals[keep]
+    for _ in range(6):
+        sloped = normals[:, 2] > -np.cos(np.radians(4))
+        if sloped.sum() * surface.m2 < 0.5:
+            break
+        angle = np.round(np.degrees(np.arctan2(normals[:, 1], normals[:, 0])) / 15).astype(int) % 24
+        steep = np.round(np.degrees(np.arccos(-normals[:, 2])) / 10).astype(int)
+        key = np.where(sloped, angle * 100 + steep, -1)
+        values, counts = np.unique(key[sloped], return_counts=True)
+        normal = normals[key == values[np.argmax(counts)]].mean(axis=0)
+        normal /= np.linalg.norm(normal)
+        alike = normals @ normal > np.cos(np.radians(15))
+        offset = points @ normal
+        bins = np.floor(offset[alike] / 0.06).astype(int)
+        values, counts = np.unique(bins, return_counts=True)
+        mine = alike & (np.abs(offset - 0.06 * (values[np.argmax(counts)] + 0.5)) < 0.09)
+        if mine.sum() * surface.m2 < 0.5:
+            break
+        design = np.column_stack((points[mine, :2], np.ones(mine.sum())))
+        (a, b, c), *_ = np.linalg.lstsq(design, points[mine, 2], rcond=None)
+        planes.append((float(a), float(b), float(c), float(mine.sum() * surface.m2)))
+        points, normals = points[~mine], normals[~mine]
+    table = np.array(planes, np.float64).reshape(-1, 4)
+    return table[np.argsort(-table[:, 3], kind="stable")]
+
+
+# --- the outline ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """n walls in order, counter-clockwise; where open, the last has no neighbour."""
+
+    lines: Lines
+    is_closed: bool
+    is_guessed_n: NDArray[np.bool_]
+    seen_share_n: F64
+    ends_m_n2: F64
+    """Along each line: from where to where."""
+
+
+def _outline(
+    surface: _Surface, rays: _Rays, heights: _Heights, params: LayoutParams, warnings: list[str]
+) -> _Outline | None:
+    z = surface.point_m_p3[:, 2]
+    upright = (np.abs(surface.normal_p3[:, 2]) < 0.3) & (z > heights.low_m + 0.1) & (z < heights.high_m + 0.05)
+    points = surface.point_m_p3[upright]
+    angle_p = np.arctan2(surface.normal_p3[upright, 1], surface.normal_p3[upright, 0])
+    if len(points) * surface.m2 < params.wall_m2:
+        warnings.append("No walls were seen: the outline of the room is unknown.")
+        return None
+    hits, _ = rays.points()
+    everything = np.concatenate((points[:, :2], rays.eye_m_v3[:, :2]))
+    grid = Grid.around(everything, 0.6, params.cell_m, 700)
+    free_yx = _free(grid, rays)
+
+    behind = points[:, :2] - FREE_M * np.stack((np.cos(angle_p), np.sin(angle_p)), axis=1)
+    is_free_behind_p = free_yx[grid.pixel(behind)]
+    weight_p = surface.m2 * np.where(is_free_behind_p, 0.15, 1.0)
+    lines, _ = find_lines(
+        points[:, :2], angle_p, weight_p, band_m=params.band_m, least_weight=params.wall_m2
+    )
+    if len(lines) == 0:
+        warnings.append("No walls were seen: the outline of the room is unknown.")
+        return None
+    lines = _joined(lines, points, angle_p, weight_p, params.band_m)
+    lines = lines.take(np.arange(min(len(lines), 40)))
+    walls = len(lines)
+    lines = lines.joined(_frontiers(grid, free_yx, lines))
+    support, tops = _support(points, angle_p, lines, walls, heights)
+    inside_yx, code_yx = inside_by_cut(grid, free_yx, lines, support, bare_m=BARE_M, covered_m=COVERED_M)
+    inside_yx = _main_part(grid, inside_yx, rays.eye_m_v3[:, :2])
+    if not inside_yx.any():
+        warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
+        return None
+    order = outline_of(grid, inside_yx, code_yx, LEAST_STRETCH_M, lines)
+    return _seen_walls(order, lines, walls, tops, warnings)
+
+
+def _free(grid: Grid, rays: _Rays) -> NDArray[np.bool_]:
+    """(y, x): where at least two views looked through, at whatever height."""
+    import cv2
+
+    points, view_p = rays.points()
+    away = points[:, :2] - rays.eye_m_v3[view_p, :2]
+    bins = 180
+    bin_p = np.floor((np.arctan2(away[:, 1], away[:, 0]) + np.pi) / (2 * np.pi) * bins).astype(np.int64) % bins
+    key_p, range_p = view_p * bins + bin_p, np.linalg.norm(away, axis=1)
+    order = np.lexsort((range_p, key_p))
+    last = np.searchsorted(key_p[order], np.arange(len(rays.eye_m_v3) * bins), side="right")
+    first = np.searchsorted(key_p[order], np.arange(len(rays.eye_m_v3) * bins), side="left")
+    enough = last - first >= 4
+    reach = np.zeros(len(first))
+    reach[enough] = range_p[order][last[enough] - 3]  # not the farthest: single pixels fly
+    reach_vk = reach.reshape(-1, bins)
+    border = (np.arange(bins + 1) / bins) * 2 * np.pi - np.pi
+    a, b = (np.stack((np.cos(t), np.sin(t)), axis=1) for t in (border[:-1], border[1:]))
+    count_yx = np.zeros(grid.shape, np.int32)
+    for eye, reach_k in zip(rays.eye_m_v3[:, :2], reach_vk, strict=True):
+        fan = np.stack((eye + reach_k[:, None] * a, eye + reach_k[:, None] * b), axis=1).reshape(-1, 2)
+        mask = np.zeros(grid.shape, np.uint8)
+        pixels = np.rint((fan - grid.origin_2) / grid.cell_m).astype(np.int32)
+        cv2.fillPoly(mask, [pixels], 1)
+        count_yx += mask
+    return count_yx >= (2 if len(rays.eye_m_v3) >= 8 else 1)
+
+
+def _joined(lines: Lines, points: F64, angle_p: F64, weight_p: F64, band_m: float) -> Lines:
+    """Without lines that stand beside a stronger one of the same facing: one wall, seen twice through drift."""
+    keep: list[int] = []
+    extent = [_extent(points, angle_p, lines, i, band_m) for i in range(len(lines))]
+    for i in range(len(lines)):  # strongest first
+        twin = False
+        for j in keep:
+            turned = np.abs((lines.angle_rad_n[i] - lines.angle_rad_n[j] + np.pi) % (2 * np.pi) - np.pi)
+            if turned > JOIN_RAD or extent[i] is None:
+                continue
+            middle = extent[i][0]
+            twin |= bool(abs(middle @ lines.normal_n2[j] - lines.offset_m_n[j]) < JOIN_M)
+        if not twin:
+            keep.append(i)
+    return lines.take(keep)
+
+
+def _extent(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> tuple[F64, F64] | None:
+    """(middle of the line's surface, where along it there is surface)."""
+    mine = _on_line(points, angle_p, lines, i, band_m)
+    if not mine.any():
+        return None
+    return points[mine, :2].mean(axis=0), points[mine, :2] @ lines.along_n2[i]
+
+
+def _on_line(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> NDArray[np.bool_]:
+    turned = np.abs((angle_p - lines.angle_rad_n[i] + np.pi) % (2 * np.pi) - np.pi)
+    return (turned < np.radians(25)) & (np.abs(points[:, :2] @ lines.normal_n2[i] - lines.offset_m_n[i]) < band_m)
+
+
+def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> Lines:
+    """Where what was seen ends, along the main directions: the outline of a part of a room needs an end."""
+    places = grid.place(np.argwhere(free_yx).astype(np.float64))
+    if len(places) == 0:
+        return Lines(np.zeros(0), np.zeros(0))
+    angles = lines.angle_rad_n[0] + np.arange(4) * np.pi / 2
+    offset = []
+    for angle in angles:
+        distance = places @ np.array([np.cos(angle), np.sin(angle)])
+        offset.append(float(np.quantile(distance, 0.002)))
+    found = Lines(angles, np.array(offset))
+    # where a wall already ends it, there is nothing to add
+    new = []
+    for i in range(4):
+        turned = np.abs((lines.angle_rad_n - angles[i] + np.pi) % (2 * np.pi) - np.pi)
+        near = np.abs(lines.offset_m_n - offset[i]) < 0.3
+        if not ((turned < JOIN_RAD) & near).any():
+            new.append(i)
+    return found.take(np.array(new, np.int64))
+
+
+def _support(
+    points: F64, angle_p: F64, lines: Lines, walls: int, heights: _Heights
+) -> tuple[Support, Support]:
+    """How much each place along each line looks like a wall, and where there is any surface at all."""
+    step = 0.06
+    reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
+    bins = int(2 * reach / step) + 1
+    share, seen = np.zeros((len(lines), bins)), np.zeros((len(lines), bins))
+    tall = heights.high_m - 0.45 if heights.ceiling_m is not None else heights.low_m + 1.9
+    for i in range(walls):
+        mine = _on_line(points, angle_p, lines, i, JOIN_M)
+        k = np.floor((points[mine, :2] @ lines.along_n2[i] + reach) / step).astype(int)
+        top = np.full(bins, -np.inf)
+        np.maximum.at(top, k, points[mine, 2])
+        count = np.bincount(k, minlength=bins)
+        known = count >= 2
+        value = np.where(known, np.where(top > tall, TALL_SHARE, LOW_SHARE), 0.0)
+        share[i] = _closed_gaps(value, round(0.25 / step))
+        seen[i] = _closed_gaps(known.astype(float), round(0.25 / step))
+    return Support(-reach, step, share), Support(-reach, step, seen)
+
+
+def _closed_gaps(value_k: F64, width: int) -> F64:
+    from scipy.ndimage import grey_closing
+
+    return np.asarray(grey_closing(value_k, size=2 * (width // 2) + 1))
+
+
+def _main_part(grid: Grid, inside_yx: NDArray[np.bool_], eye_m_v2: F64) -> NDArray[np.bool_]:
+    """The connected part in which most views were taken, without holes."""
+    from scipy.ndimage import binary_fill_holes, label
+
+    part_yx, count = label(inside_yx)
+    if count == 0:
+        return inside_yx
+    at_eye = np.bincount(part_yx[grid.pixel(eye_m_v2)], minlength=count + 1)
+    size = np.bincount(part_yx.ravel(), minlength=count + 1)
+    at_eye[0] = size[0] = 0
+    best = int(np.lexsort((size, at_eye))[-1])
+    return np.asarray(binary_fill_holes(part_yx == best))
+
+
+def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warnings: list[str]) -> _Outline | None:
+    """Which walls of the closed outline were seen; cut open where too much of it was not."""
+    count = len(order)
+    if count < 3:
+        warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
+        return None
+    ring = lines.take(order)
+    corners = np.array([ring.crossing(i - 1, i) for i in range(count)])
+    ends = np.stack(
+        ((corners * ring.along_n2).sum(1), (np.roll(corners, -1, axis=0) * ring.along_n2).sum(1)), axis=1
+    )
+    length = ends[:, 1] - ends[:, 0]
+    share, surface_ends = np.zeros(count), ends.copy()
+    for i, line in enumerate(order):
+        s = np.arange(ends[i, 0] + 0.03, ends[i, 1], 0.06)
+        if line >= walls or len(s) == 0:
+            continue
+        there = seen.at(np.full(len(s), line), s) > 0
+        share[i] = there.mean()
+        if there.any():
+            surface_ends[i] = s[there][0] - 0.03, s[there][-1] + 0.03
+    is_guessed = share < GUESSED_SHARE
+    unseen_m = float((length * (1 - share)).sum())
+    if is_guessed.all():
+        warnings.append("No walls were seen: the outline of the room is unknown.")
+        return None
+    if unseen_m <= CLOSED_SHARE * length.sum() or not is_guessed.any():
+        if is_guessed.any():
+            warnings.append(f"{is_guessed.sum()} of {count} walls were never seen and are guessed.")
+        return _Outline(ring, True, is_guessed, share, ends)
+    # open: the longest run of unseen walls goes
+    start = next(i for i in range(count) if not is_guessed[i])
+    turned = [(start + i) % count for i in range(count)]
+    runs: list[list[int]] = []
+    for i in turned:
+        if is_guessed[i]:
+            if runs and (runs[-1][-1] + 1) % count == i:
+                runs[-1].append(i)
+            else:
+                runs.append([i])
+    gone = max(runs, key=lambda run: sum(length[i] for i in run))
+    kept = [(gone[-1] + 1 + i) % count for i in range(count - len(gone))]
+    ends = ends[kept]
+    ends[0, 0] = max(ends[0, 0], surface_ends[kept[0], 0])  # an open end is where its wall was last seen
+    ends[-1, 1] = min(ends[-1, 1], surface_ends[kept[-1], 1])
+    warnings.append(
+        f"Only a part of the room was seen: the outline is open, {unseen_m:.1f} m of walls are missing"
+        + (f" and {is_guessed[kept].sum()} of those drawn are guessed." if is_guessed[kept].any() else ".")
+    )
+    return _Outline(ring.take(kept), False, is_guessed[kept], share[kept], ends)
+
+
+# --- refined -------------------------------------------------------------------------------------------
+
+
+def _fitted(outline: _Outline, rays: _Rays, heights: _Heights, params: LayoutParams) -> tuple[Adjusted, str]:
+    points, view_p = rays.points()
+    chosen = (points[:, 2] > heights.low_m + 0.1) & (points[:, 2] < heights.high_m - 0.05)
+    points, view_p = points[chosen, :2], view_p[chosen]
+    ends = outline.ends_m_n2 + np.array([0.08, -0.08])
+    free = adjust_walls(points, view_p, rays.eye_m_v3[:, :2], outline.lines, ends, [])
+    pairs = _right_angles(outline, free, params)
+    if not pairs:
+        return free, ""
+    snapped = adjust_walls(points, view_p, rays.eye_m_v3[:, :2], outline.lines, ends, pairs)
+    off = [abs(_off_square(free.lines, i, j, angle)) for i, j, angle in pairs]
+    together = sorted({i for pair in pairs for i in pair[:2]})
+    return snapped, (
+        f"Walls {', '.join(str(i) for i in together)} were set at right angles to each other: "
+        f"the free fit was off by at most {np.degrees(max(off)):.2f} degrees."
+    )
+
+
+def _off_square(lines: Lines, i: int, j: int, angle: float) -> float:
+    return float((lines.angle_rad_n[j] - lines.angle_rad_n[i] - angle + np.pi) % (2 * np.pi) - np.pi)
+
+
+def _right_angles(outline: _Outline, free: Adjusted, params: LayoutParams) -> list[tuple[int, int, float]]:
+    """Each wall that stands square to the longest wall of its kind, as far as the fit can tell."""
+    limit = np.radians(params.snap_deg)
+    length = outline.ends_m_n2[:, 1] - outline.ends_m_n2[:, 0]
+    pairs, done = [], np.zeros(len(length), np.bool_)
+    for i in np.argsort(-np.where(outline.is_guessed_n, 0, length), kind="stable"):
+        if done[i]:
+            continue
+        done[i] = True
+        for j in range(len(length)):
+            if done[j]:
+                continue
+            between = free.lines.angle_rad_n[j] - free.lines.angle_rad_n[i]
+            angle = np.round(between / (np.pi / 2)) * np.pi / 2
+            if abs(_off_square(free.lines, int(i), j, float(angle))) < limit:
+                pairs.append((int(i), j, float(angle)))
+                done[j] = True
+    return pairs
+
+
+# --- openings ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Opening:
+    kind: Kind
+    wall: int
+    start_m: float
+    width_m: float
+    sill_m: float
+    height_m: float
+    confidence: float
+
+
+def _corners(lines: Lines, outline: _Outline) -> F64:
+    """(n, 2), and where open one more."""
+    count = len(lines)
+    corners = [lines.crossing(i - 1, i) for i in range(0 if outline.is_closed else 1, count)]
+    if not outline.is_closed:
+        first, last = (
+            lines.offset_m_n[i] * lines.normal_n2[i] + outline.ends_m_n2[i, side] * lines.along_n2[i]
+            for i, side in ((0, 0), (count - 1, 1))
+        )
+        corners = [first, *corners, last]
+    return np.array(corners)
+
+
+OPENING_CELL_M = 0.03
+
+
+def _openings(
+    outline: _Outline, fitted: Adjusted, rays: _Rays, heights: _Heights, params: LayoutParams
+) -> list[_Opening]:
+    corners = _corners(fitted.lines, outline)
+    eye_v2 = fitted.eye_m_v2 + fitted.shift_m_v2
+    turn_r = fitted.turn_rad_v[rays.view_r]
+    direction = rays.direction_r3.copy()
+    direction[:, 0] -= turn_r * rays.direction_r3[:, 1]
+    direction[:, 1] += turn_r * rays.direction_r3[:, 0]
+    found: list[_Opening] = []
+    for wall in range(len(fitted.lines)):
+        if outline.is_guessed_n[wall]:
+            continue
+        start, end = corners[wall], corners[(wall + 1) % len(corners)]
+        found += _openings_of(wall, start, end, eye_v2, direction, rays, heights, params)
+    return found
+
+
+def _openings_of(
+    wall: int, start: F64, end: F64, eye_v2: F64, direction: F64, rays: _Rays, heights: _Heights, params: LayoutParams
+) -> list[_Opening]:
+    """Openings of one wall, from a raster over it: how far behind it its surface lies, and where no depth came back."""
+    from scipy.ndimage import binary_closing, binary_opening, label, uniform_filter
+
+    length, tall = float(np.linalg.norm(end - start)), heights.high_m - heights.low_m
+    along = (end - start) / max(length, 1e-9)
+    inward = np.array([-along[1], along[0]])
+    shape = (max(1, round(tall / OPENING_CELL_M)), max(1, round(length / OPENING_CELL_M)))
+    towards_r = -(direction[:, :2] @ inward)
+    from_wall_v = (eye_v2 - start) @ inward
+    away_r = from_wall_v[rays.view_r]
+    steep_r = towards_r / np.linalg.norm(direction, axis=1)
+    at_r = away_r / np.maximum(towards_r, 1e-9)
+    chosen = np.flatnonzero((steep_r > 0.3) & (away_r > 0.2) & (at_r < 4.8))
+    eye = eye_v2[rays.view_r[chosen]]
+    cross = eye + at_r[chosen, None] * direction[chosen, :2]
+    height = rays.eye_m_v3[rays.view_r[chosen], 2] + at_r[chosen] * direction[chosen, 2] - heights.low_m
+    row = np.floor(height / OPENING_CELL_M).astype(int)
+    column = np.floor(((cross - start) @ along) / OPENING_CELL_M).astype(int)
+    ok = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    chosen, cell = chosen[ok], row[ok] * shape[1] + column[ok]
+    depth_r = rays.depth_m_r[chosen]
+    behind_r = (depth_r - at_r[chosen]) * towards_r[chosen]
+
+    def total(which: NDArray[np.bool_], value: F64 | None = None) -> F64:
+        weights = None if value is None else value[which]
+        counts = np.bincount(cell[which], weights, minlength=shape[0] * shape[1]).reshape(shape)
+        return np.asarray(uniform_filter(counts.astype(float), 3, mode="nearest"))
+
+    none, reached = depth_r <= 0, (depth_r > 0) & (behind_r > -0.04)
+    through = reached & (behind_r > 0.30)
+    none_yx, reached_yx, through_yx = total(none), total(reached), total(through)
+    known = none_yx + reached_yx
+    mean_behind = total(reached, np.clip(behind_r, -0.1, 0.15)) / np.maximum(reached_yx, 1e-9)
+    is_hole = (known > 0.3) & ((none_yx > 0.6 * known) | ((reached_yx > 0.2) & (mean_behind > params.recess_m)))
+    is_hole = binary_opening(binary_closing(np.pad(is_hole, 4), np.ones((5, 5))), np.ones((7, 7)))[4:-4, 4:-4]
+    part_yx, count = label(is_hole)
+    found = []
+    for part in range(1, count + 1):
+        mine = part_yx == part
+        rows, columns = mine.sum(axis=1), mine.sum(axis=0)
+        long_rows = np.flatnonzero(rows >= 0.5 * np.quantile(rows[rows > 0], 0.8))
+        long_columns = np.flatnonzero(columns >= 0.5 * np.quantile(columns[columns > 0], 0.8))
+        low, high = long_rows[0] * OPENING_CELL_M, (long_rows[-1] + 1) * OPENING_CELL_M
+        left, right = long_columns[0] * OPENING_CELL_M, (long_columns[-1] + 1) * OPENING_CELL_M
+        width, rise = right - left, high - low
+        box = np.s_[long_rows[0] : long_rows[-1] + 1, long_columns[0] : long_columns[-1] + 1]
+        filled = float(mine[box].mean())
+        if width < 0.4 or rise < 0.4 or width * rise < params.opening_m2 or filled < 0.55:
+            continue
+        seen = known[box].sum()
+        is_through = through_yx[box].sum() > 0.5 * seen
+        kind: Kind = "window"
+        if low < 0.3 and rise > 1.6:
+            low, rise = 0.0, high
+            kind = "passage" if is_through else "door"
+        elif low < 0.3:
+            continue  # a niche, a radiator's recess, the dark beneath a sideboard
+        confidence = float(np.clip(filled * min(1.0, float(np.mean(known[box] > 0.3)) * 1.1), 0, 1))
+        found.append(_Opening(kind, wall, left, width, low, rise, confidence))
+    return found
+
+
+# --- the noun ------------------------------------------------------------------------------------------
+
+
+def _layout(
+    outline: _Outline, fitted: Adjusted, heights: _Heights, openings: list[_Opening], snapped: str, warnings: list[str]
+) -> Layout:
+    corners = _corners(fitted.lines, outline)
+    jacobian = _corner_jacobian(outline, fitted)
+    covariance = without_place(corners, jacobian @ fitted.covariance_2n2n @ jacobian.T) * SIGMA_SCALE**2
+    if not outline.is_closed:  # an open end lies where seeing ended, not where the wall does
+        for corner, wall in ((0, 0), (len(corners) - 1, len(fitted.lines) - 1)):
+            along = fitted.lines.along_n2[wall]
+            covariance[2 * corner : 2 * corner + 2, 2 * corner : 2 * corner + 2] += 0.05**2 * np.outer(along, along)
+    count = len(fitted.lines)
+    wall_sigma, length_sigma = np.zeros(count), np.zeros(count)
+    for i in range(count):
+        j = (i + 1) % len(corners)
+        along = (corners[j] - corners[i]) / np.linalg.norm(corners[j] - corners[i])
+        inward = np.array([-along[1], along[0]])
+        middle, stretch = np.zeros(2 * len(corners)), np.zeros(2 * len(corners))
+        middle[2 * i : 2 * i + 2] += 0.5 * inward
+        middle[2 * j : 2 * j + 2] += 0.5 * inward
+        stretch[2 * i : 2 * i + 2], stretch[2 * j : 2 * j + 2] = -along, along
+        wall_sigma[i] = np.sqrt(middle @ covariance @ middle + WALL_SIGMA_FLOOR_M**2)
+        length_sigma[i] = np.sqrt(stretch @ covariance @ stretch + 2 * WALL_SIGMA_FLOOR_M**2)
+    variance = np.diag(covariance)
+    corner_sigma = np.sqrt(variance[0::2] + variance[1::2] + 2 * WALL_SIGMA_FLOOR_M**2)
+    wall_sigma[outline.is_guessed_n] = np.maximum(wall_sigma[outline.is_guessed_n], 0.3)
+    before, after = np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0)
+    gradient = 0.5 * np.stack((after[:, 1] - before[:, 1], before[:, 0] - after[:, 0]), axis=1).ravel()
+    area_sigma = float(np.sqrt(gradient @ (covariance + WALL_SIGMA_FLOOR_M**2 * np.eye(len(gradient))) @ gradient))
+    return Layout(
+        corners_world_m_n2=corners,
+        is_closed=outline.is_closed,
+        wall_is_guessed_w=outline.is_guessed_n,
+        wall_sigma_m_w=wall_sigma,
+        wall_confidence_w=np.clip(outline.seen_share_n * np.exp(-wall_sigma / 0.1), 0.0, 1.0),
+        corner_sigma_m_n=corner_sigma,
+        length_sigma_m_w=length_sigma,
+        floor_z_world_m=heights.floor_m,
+        floor_sigma_m=heights.floor_sigma_m,
+        ceiling_z_world_m=heights.ceiling_m,
+        ceiling_sigma_m=heights.ceiling_sigma_m,
+        floor_levels_world_m_l=heights.floor_levels_m_l,
+        ceiling_planes_l4=heights.ceiling_planes_l4,
+        opening_kind_k=tuple(each.kind for each in openings),
+        opening_wall_k=np.array([each.wall for each in openings], np.int64),
+        opening_start_m_k=np.array([each.start_m for each in openings], np.float64),
+        opening_width_m_k=np.array([each.width_m for each in openings], np.float64),
+        opening_sill_m_k=np.array([each.sill_m for each in openings], np.float64),
+        opening_height_m_k=np.array([each.height_m for each in openings], np.float64),
+        opening_sigma_m_k=np.full(len(openings), 0.02),
+        opening_confidence_k=np.array([each.confidence for each in openings], np.float64),
+        area_sigma_m2=area_sigma if outline.is_closed else 0.0,
+        snapped=snapped,
+        warnings=tuple(warnings),
+    )
+
+
+def _corner_jacobian(outline: _Outline, fitted: Adjusted) -> F64:
+    """Of the corners by the walls' angles and offsets about `fitted.centre_2`: by differences, it is small."""
+    lines, step = fitted.lines, 1e-5
+    columns = []
+    for wall in range(len(lines)):
+        for what in (0, 1):
+            moved = []
+            for sign in (-1.0, 1.0):
+                angle = lines.angle_rad_n.copy()
+                offset = lines.offset_m_n - lines.normal_n2 @ fitted.centre_2
+                (angle if what == 0 else offset)[wall] += sign * step
+                normal = np.array([np.cos(angle[wall]), np.sin(angle[wall])])
+                absolute = lines.offset_m_n.copy()
+                absolute[wall] = offset[wall] + normal @ fitted.centre_2
+                moved.append(_corners(Lines(angle, absolute), outline))
+            columns.append((moved[1] - moved[0]).ravel() / (2 * step))
+    return np.stack(columns, axis=1)
+
+
+def _floor_only(surface: _Surface, heights: _Heights, warnings: list[str]) -> Layout:
+    """What is left without walls: the heights."""
+    if heights.floor_m is None and heights.ceiling_m is None:
+        raise ScanRejected(
+            "layout",
+            expected="a floor, a ceiling or a wall",
+            received=f"{len(surface.point_m_p3) * surface.m2:.1f} m² of surface that is none of them",
+            do="Scan a room: walk once around with the phone tilted down a little, one to three metres from the walls.",
+        )
+    none, none_2 = np.zeros(0), np.zeros((0, 2))
+    return Layout(
+        corners_world_m_n2=none_2, is_closed=False, wall_is_guessed_w=np.zeros(0, np.bool_), wall_sigma_m_w=none,
+        wall_confidence_w=none, corner_sigma_m_n=none, length_sigma_m_w=none, floor_z_world_m=heights.floor_m,
+        floor_sigma_m=heights.floor_sigma_m, ceiling_z_world_m=heights.ceiling_m,
+        ceiling_sigma_m=heights.ceiling_sigma_m, floor_levels_world_m_l=heights.floor_levels_m_l,
+        ceiling_planes_l4=heights.ceiling_planes_l4, opening_kind_k=(), opening_wall_k=np.zeros(0, np.int64),
+        opening_start_m_k=none, opening_width_m_k=none, opening_sill_m_k=none, opening_height_m_k=none,
+        opening_sigma_m_k=none, opening_confidence_k=none, area_sigma_m2=0.0, snapped="", warnings=tuple(warnings),
+    )  # fmt: skip
