@@ -1,0 +1,811 @@
+"""Furniture as boxes: what stands on the floor, on other things, or hangs on the walls.
+
+Floor, ceiling and walls are taken out of the mesh; what remains falls into parts that hang together. Where parts
+touch, level surfaces (seats, tops, mattresses) tell things apart: two that lie side by side are two things, what
+rises from the inside of a table's top stands on it, what rises from the edge of a seat is its back. Each thing gets
+an upright box. The hidden side of what stands against a wall is the wall.
+
+Belongs here: from surface and layout to boxes. Does not belong here: floor, ceiling and walls themselves (layout.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geomagic_dagster.cv.stage import Field, Params, minutes, stage
+from geomagic_dagster.cv.types import Furniture, Layout, Mesh
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+ON_FLOOR, ON_WALL = -1, -2
+
+
+class FurnitureParams(Params):
+    shell_m: float = Field(0.04, gt=0, le=0.2, description="Surface this near to floor, ceiling or a wall is theirs.")
+    smallest_m: float = Field(0.10, gt=0, description="A piece whose two longest edges are below this is left out.")
+    thinnest_hung_m: float = Field(0.08, gt=0, description="Flatter things on a wall are pictures, not furniture.")
+    largest_m: float = Field(5.0, gt=0, description="A box with a longer edge is no furniture (a tree, a facade).")
+    samples_per_m2: float = Field(
+        5_000, ge=500, description="Points drawn on the surface; more is slower and no better."
+    )
+
+
+# ... what tells things apart (metres)
+TOP_SLOPE = 0.8
+"""Least z of the normal of a level surface: 37 degrees, since fusion rounds edges."""
+LEAST_TOP_M2 = 0.04
+LEAST_TOP_WIDTH_M = 0.22
+"""A narrower level strip is an arm, a back or a board, and makes no piece of its own."""
+RISE_M = 0.035
+"""What ends lower than this above a top is its noise."""
+SEAT_M = (0.25, 0.58)
+"""Height of what one sits or lies on."""
+BACK_M = 0.58
+"""How far the back of a seat, or the headboard of a bed, rises above it at most."""
+HANGING_M = 0.25
+"""A piece whose lowest part is higher above the floor stands on something, hangs, or its legs were not seen."""
+HIDDEN_BACK_M = 0.12
+"""A piece that ends this near to a wall reaches to it."""
+HIDDEN_DEPTH_M = 0.75
+"""Depth of what shows nothing but its tall front: how far it may be from front to wall."""
+BEHIND_M = 0.02
+"""Gap between a piece and the wall behind it."""
+
+
+@stage(
+    version="1",
+    timeout=minutes(2),
+    memory_gb=2,
+    expects={"pieces": (1, 80), "floor_covered_fraction": (0.02, 0.8), "largest_edge_m": (0.3, 5.0)},
+)
+def furniture(layout: Layout, mesh: Mesh, params: FurnitureParams = FurnitureParams()) -> Furniture:
+    """Boxes of everything in the room that is not the room. Without a floor heights are above the lowest surface."""
+    room = _room(layout, mesh, params)
+    surface = _without_shell(room, mesh, params)
+    if surface is None:
+        return _boxes([], room)
+    pieces = _told_apart(surface, room)
+    pieces = _put_together(pieces, surface, room)
+    return _boxes(_fitted(pieces, surface, room, params), room)
+
+
+# --- the room's shell, and the surface without it ------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Room:
+    """The shell in axes along the walls, floor at z = 0."""
+
+    world_yaw_rad: float
+    """Of the room's x axis."""
+    floor_z_world_m: float
+    height_m: float
+    """Of the ceiling; infinite where there is none."""
+    starts_w2: F64
+    ends_w2: F64
+    """Walls; the room is to the left of each."""
+    polygon_n2: F64
+    """The closed footprint; no rows where it is open."""
+    warnings: tuple[str, ...]
+
+    def from_world(self, points_n3: F64) -> F64:
+        cos, sin = np.cos(self.world_yaw_rad), np.sin(self.world_yaw_rad)
+        x, y, z = np.asarray(points_n3, np.float64).T
+        return np.column_stack((cos * x + sin * y, -sin * x + cos * y, z - self.floor_z_world_m))
+
+    def to_world(self, points_n3: F64) -> F64:
+        cos, sin = np.cos(self.world_yaw_rad), np.sin(self.world_yaw_rad)
+        x, y, z = points_n3.T
+        return np.column_stack((cos * x - sin * y, sin * x + cos * y, z + self.floor_z_world_m))
+
+    def along_and_off(self, wall: int, points_n2: F64) -> tuple[F64, F64, float]:
+        """How far along a wall, and how far before it, points are; and the wall's length."""
+        edge = self.ends_w2[wall] - self.starts_w2[wall]
+        length = float(np.hypot(*edge))
+        along_2 = edge / max(length, 1e-9)
+        offset_n2 = points_n2 - self.starts_w2[wall]
+        return offset_n2 @ along_2, offset_n2 @ np.array([-along_2[1], along_2[0]]), length
+
+    def shifted(self, wall: int, inwards_m: float) -> _Room:
+        """The same room with one wall moved; corners stay (they are not used where it matters)."""
+        edge = self.ends_w2[wall] - self.starts_w2[wall]
+        shift_2 = inwards_m * np.array([-edge[1], edge[0]]) / np.hypot(*edge)
+        starts_w2, ends_w2 = self.starts_w2.copy(), self.ends_w2.copy()
+        starts_w2[wall] += shift_2
+        ends_w2[wall] += shift_2
+        return replace(self, starts_w2=starts_w2, ends_w2=ends_w2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """What is left of the mesh: triangles, and points spread evenly over them, in the room's axes."""
+
+    points_n3: F64
+    normals_n3: F64
+    triangle_n: I64
+    """Whose triangle each point is; ascending."""
+    vertices_f3: I64
+    normals_f3: F64
+    centres_f3: F64
+    area_f: F64
+    point_m2: float
+
+
+def _room(layout: Layout, mesh: Mesh, params: FurnitureParams) -> _Room:
+    warnings = []
+    vertices_v3 = np.asarray(mesh.vertices_world_m_v3, np.float64)
+    corners_n2 = np.asarray(layout.corners_world_m_n2, np.float64).reshape(-1, 2)
+    following_n2 = np.roll(corners_n2, -1, axis=0)
+    count = len(corners_n2) if layout.is_closed else max(len(corners_n2) - 1, 0)
+    starts_w2, ends_w2 = corners_n2[:count], following_n2[:count]
+    is_long_w = np.hypot(*(ends_w2 - starts_w2).T) > 1e-6
+    starts_w2, ends_w2 = starts_w2[is_long_w], ends_w2[is_long_w]
+
+    floor_z = layout.floor_z_world_m
+    if floor_z is None:
+        floor_z = float(np.quantile(vertices_v3[:, 2], 0.01)) if len(vertices_v3) else 0.0
+        warnings.append("No floor was seen: heights of furniture are above the lowest surface.")
+    ceiling_z = layout.ceiling_z_world_m
+    height = float("inf") if ceiling_z is None else ceiling_z - floor_z
+
+    if len(starts_w2):
+        edges_w2 = ends_w2 - starts_w2
+        angle_w, weight_w = np.arctan2(edges_w2[:, 1], edges_w2[:, 0]), np.hypot(*edges_w2.T)
+    else:  # upright surfaces, whatever they are
+        normals_f3, area_f = _triangles(vertices_v3, mesh.triangles_f3)
+        angle_w, weight_w = np.arctan2(normals_f3[:, 1], normals_f3[:, 0]), area_f * (np.abs(normals_f3[:, 2]) < 0.3)
+    yaw = _dominant_rad(angle_w, weight_w)
+    turned = _Room(yaw, floor_z, height, starts_w2, ends_w2, corners_n2 if layout.is_closed else corners_n2[:0], ())
+
+    def plan(points_n2: F64) -> F64:
+        return turned.from_world(np.column_stack((points_n2, np.zeros(len(points_n2)))))[:, :2]
+
+    return replace(
+        turned,
+        starts_w2=plan(starts_w2),
+        ends_w2=plan(ends_w2),
+        polygon_n2=plan(turned.polygon_n2),
+        warnings=tuple(warnings),
+    )
+
+
+def _dominant_rad(angle_n: F64, weight_n: F64) -> float:
+    """The direction modulo a quarter turn that most weight is along or across; 0 without any weight."""
+    if len(angle_n) == 0 or weight_n.sum() <= 0:
+        return 0.0
+    bins = np.round(np.mod(angle_n, np.pi / 2) / (np.pi / 180)).astype(np.int64) % 90
+    mass = np.bincount(bins, weight_n, 90)
+    smooth = sum(np.roll(mass, k) for k in (-2, -1, 0, 1, 2))
+    peak = np.argmax(smooth) * np.pi / 180
+    off_n = np.mod(angle_n - peak + np.pi / 4, np.pi / 2) - np.pi / 4
+    near_n = np.abs(off_n) < np.radians(4)
+    return float(peak + np.average(off_n[near_n], weights=weight_n[near_n]) if weight_n[near_n].sum() > 0 else peak)
+
+
+def _triangles(vertices_v3: F64, triangles_f3: NDArray[np.integer]) -> tuple[F64, F64]:
+    """(normals (f, 3) of length 1, areas (f,)); a triangle without area has no normal (0)."""
+    a, b, c = (vertices_v3[triangles_f3[:, k]] for k in range(3))
+    cross = np.cross(b - a, c - a)
+    twice = np.linalg.norm(cross, axis=1)
+    return cross / np.maximum(twice, 1e-15)[:, None], 0.5 * twice
+
+
+def _without_shell(room: _Room, mesh: Mesh, params: FurnitureParams) -> _Surface | None:
+    """The surface that is neither floor, ceiling nor wall; None where nothing is left."""
+    if len(mesh.triangles_f3) == 0:
+        return None
+    vertices_v3 = room.from_world(mesh.vertices_world_m_v3)
+    triangles_f3 = np.asarray(mesh.triangles_f3, np.int64)
+    normals_f3, area_f = _triangles(vertices_v3, triangles_f3)
+    is_kept_v = (vertices_v3[:, 2] > params.shell_m) & (vertices_v3[:, 2] < room.height_m - params.shell_m - 0.02)
+    centres_f3 = vertices_v3[triangles_f3].mean(1)
+    if len(room.polygon_n2):
+        is_kept_v &= _is_inside(vertices_v3[:, :2], room.polygon_n2, 0.15)
+    for wall in range(len(room.starts_w2)):
+        tolerance_m, shift_m = _wall_spread(room, wall, centres_f3, normals_f3, area_f, params.shell_m)
+        along_v, off_v, length = room.along_and_off(wall, vertices_v3[:, :2])
+        is_there_v = (along_v > -0.15) & (along_v < length + 0.15)
+        # behind a wall: up to what an opening's recess takes, lest a niche of the next wall is lost
+        is_kept_v &= ~(is_there_v & (off_v < shift_m + tolerance_m) & (off_v > -0.3))
+    if not len(room.polygon_n2):
+        for axis_2, offset_m in _upright_planes(centres_f3, normals_f3, area_f, room):
+            is_kept_v &= np.abs(vertices_v3[:, :2] @ axis_2 - offset_m) > params.shell_m
+    is_kept_f = is_kept_v[triangles_f3].all(1) & (area_f > 0)
+    if not is_kept_f.any():
+        return None
+    triangles_f3, normals_f3, area_f = triangles_f3[is_kept_f], normals_f3[is_kept_f], area_f[is_kept_f]
+    rng = np.random.default_rng(0)
+    exact_f = area_f * params.samples_per_m2
+    count_f = np.floor(exact_f + rng.random(len(exact_f))).astype(np.int64)
+    triangle_n = np.repeat(np.arange(len(area_f)), count_f)
+    u_n2 = rng.random((len(triangle_n), 2))
+    folded_n = u_n2.sum(1) > 1
+    u_n2[folded_n] = 1 - u_n2[folded_n]
+    a, b, c = (vertices_v3[triangles_f3[triangle_n, k]] for k in range(3))
+    points_n3 = a + u_n2[:, :1] * (b - a) + u_n2[:, 1:] * (c - a)
+    return _Surface(
+        points_n3, normals_f3[triangle_n], triangle_n, triangles_f3, normals_f3, vertices_v3[triangles_f3].mean(1),
+        area_f, 1.0 / params.samples_per_m2,
+    )  # fmt: skip
+
+
+def _is_inside(points_n2: F64, polygon_k2: F64, margin_m: float) -> Mask:
+    """Which points lie inside a simple polygon or nearer to it than the margin."""
+    x, y = points_n2.T
+    inside = np.zeros(len(x), bool)
+    near = np.zeros(len(x), bool)
+    for (ax, ay), (bx, by) in zip(polygon_k2, np.roll(polygon_k2, -1, axis=0), strict=True):
+        if ay != by:
+            inside ^= ((ay > y) != (by > y)) & (x < ax + (y - ay) / (by - ay) * (bx - ax))
+        share = np.clip(
+            ((x - ax) * (bx - ax) + (y - ay) * (by - ay)) / max((bx - ax) ** 2 + (by - ay) ** 2, 1e-12), 0, 1
+        )
+        near |= np.hypot(x - ax - share * (bx - ax), y - ay - share * (by - ay)) < margin_m
+    return inside | near
+
+
+def _wall_spread(
+    room: _Room, wall: int, centres_f3: F64, normals_f3: F64, area_f: F64, shell_m: float
+) -> tuple[float, float]:
+    """(tolerance, shift) in metres: how thick a drifted wall is, and how far it stands from where layout has it."""
+    edge = room.ends_w2[wall] - room.starts_w2[wall]
+    inward_2 = np.array([-edge[1], edge[0]]) / np.hypot(*edge)
+    along_f, off_f, length = room.along_and_off(wall, centres_f3[:, :2])
+    is_its_f = (normals_f3[:, :2] @ inward_2 > 0.85) & (np.abs(off_f) < 0.15) & (along_f > 0) & (along_f < length)
+    if area_f[is_its_f].sum() < 0.3:
+        return shell_m, 0.0
+    off, weight = off_f[is_its_f], area_f[is_its_f]
+    for reach in (0.15, 0.08):
+        order = np.argsort(off)
+        middle = float(off[order][np.searchsorted(np.cumsum(weight[order]), 0.5 * weight.sum())])
+        near = np.abs(off - middle) < reach
+        off, weight = off[near], weight[near]
+    spread = float(np.sqrt(np.average((off - middle) ** 2, weights=weight)))
+    return float(np.clip(2.5 * spread, shell_m, 0.08)), middle
+
+
+def _upright_planes(centres_f3: F64, normals_f3: F64, area_f: F64, room: _Room) -> Iterator[tuple[F64, float]]:
+    """Planes along the room's axes that are walls although layout closed no footprint: large, and reaching higher
+    than furniture does."""
+    reach_m = min(room.height_m - 0.2, 2.25)
+    for axis_2 in (np.array([1.0, 0.0]), np.array([0.0, 1.0])):
+        is_across_f = np.abs(normals_f3[:, :2] @ axis_2) > 0.9
+        offset_f = centres_f3[is_across_f, :2] @ axis_2
+        if len(offset_f) == 0:
+            continue
+        low = offset_f.min()
+        bins = np.round((offset_f - low) / 0.02).astype(np.int64)
+        mass = np.bincount(bins, area_f[is_across_f])
+        high = np.bincount(bins, area_f[is_across_f] * (centres_f3[is_across_f, 2] > reach_m), len(mass))
+        for at in np.flatnonzero(
+            (np.convolve(mass, np.ones(3), "same") > 1.0) & (np.convolve(high, np.ones(3), "same") > 0.1)
+        ):
+            yield axis_2, float(low + 0.02 * at)
+
+
+# --- telling things apart --------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Piece:
+    """Triangles of one thing."""
+
+    triangles: I64
+    on: _Piece | None = None
+    """What it stands on; None: floor or wall."""
+    parts: list[_Top] = field(default_factory=list)
+
+
+@dataclass(frozen=True, eq=False)
+class _Top:
+    """A level surface and the rectangle around it."""
+
+    triangles: I64
+    z_m: float
+    area_m2: float
+    rectangle: _Rectangle
+
+
+@dataclass(frozen=True, eq=False)
+class _Rectangle:
+    centre_2: F64
+    size_2: F64
+    yaw_rad: float
+
+    def local(self, points_n2: F64) -> F64:
+        cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
+        return (points_n2 - self.centre_2) @ np.array([[cos, -sin], [sin, cos]])
+
+    def distance(self, points_n2: F64) -> F64:
+        """Of points from the filled rectangle; below 0 inside."""
+        over = np.abs(self.local(points_n2)) - 0.5 * self.size_2
+        return np.where((over > 0).any(1), np.linalg.norm(np.maximum(over, 0), axis=1), over.max(1))
+
+    @property
+    def corners_42(self) -> F64:
+        cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
+        corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * self.size_2
+        return self.centre_2 + corners @ np.array([[cos, sin], [-sin, cos]])
+
+    @property
+    def area_m2(self) -> float:
+        return float(np.prod(self.size_2))
+
+
+def _connected(vertices_f3: I64, triangles: I64) -> list[I64]:
+    """Groups of triangles that share vertices, largest first; among equals the one with the first triangle."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    used, compact = np.unique(vertices_f3[triangles], return_inverse=True)
+    compact = compact.reshape(-1, 3)
+    start, end = compact[:, [0, 1]].ravel(), compact[:, [1, 2]].ravel()
+    graph = coo_matrix((np.ones(len(start), np.int8), (start, end)), shape=(len(used), len(used)))
+    count, label_v = connected_components(graph, directed=False)
+    label_f = label_v[compact[:, 0]]
+    order = np.argsort(label_f, kind="stable")
+    groups = np.split(triangles[order], np.cumsum(np.bincount(label_f, minlength=count))[:-1])
+    return sorted(groups, key=lambda group: (-len(group), int(group[0])))
+
+
+def _rectangle(points_n2: F64, trim: float = 0.005, axes_rad: tuple[float, ...] = (0.0,)) -> _Rectangle:
+    """The smallest rectangle around all but a share of points, square to an axis where that costs little."""
+    from scipy.spatial import ConvexHull, QhullError
+
+    def around(yaw: float) -> _Rectangle:
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        local = points_n2 @ np.array([[cos, -sin], [sin, cos]])
+        low, high = np.quantile(local, trim, axis=0), np.quantile(local, 1 - trim, axis=0)
+        middle = 0.5 * (low + high) @ np.array([[cos, sin], [-sin, cos]])
+        return _Rectangle(middle, np.maximum(high - low, 1e-3), yaw)
+
+    square = min((around(yaw) for yaw in axes_rad), key=lambda each: each.area_m2)
+    if len(points_n2) < 20:
+        return square
+    try:
+        hull = points_n2[ConvexHull(points_n2).vertices]
+    except QhullError:  # all points on one line
+        return square
+    edges = np.roll(hull, -1, axis=0) - hull
+    angles = np.unique(np.round(np.mod(np.arctan2(edges[:, 1], edges[:, 0]), np.pi / 2), 2))
+    thin = points_n2[:: max(1, len(points_n2) // 1000)]
+    if len(angles) > 45:
+        angles = np.linspace(0, np.pi / 2, 45, endpoint=False)
+
+    def area(yaw: float) -> float:
+        cos, sin = np.cos(yaw), np.sin(yaw)
+        local = thin @ np.array([[cos, -sin], [sin, cos]])
+        return float(np.prod(np.quantile(local, 1 - trim, axis=0) - np.quantile(local, trim, axis=0)))
+
+    free = around(float(min(angles, key=area)))
+    return square if square.area_m2 < 1.08 * free.area_m2 else free
+
+
+class _Points:
+    """Points of sets of triangles."""
+
+    def __init__(self, surface: _Surface) -> None:
+        self._surface = surface
+        self._first_f = np.searchsorted(surface.triangle_n, np.arange(len(surface.area_f) + 1))
+
+    def of(self, triangles: I64) -> I64:
+        """Indices of the points of triangles."""
+        first, count = self._first_f[triangles], self._first_f[triangles + 1] - self._first_f[triangles]
+        if count.sum() == 0:
+            return np.zeros(0, np.int64)
+        return np.repeat(first - np.concatenate(([0], np.cumsum(count)[:-1])), count) + np.arange(count.sum())
+
+
+def _told_apart(surface: _Surface, room: _Room) -> list[_Piece]:
+    """One piece for each thing as far as level surfaces tell; fragments still on their own."""
+    points = _Points(surface)
+    pieces: list[_Piece] = []
+    for triangles in _connected(surface.vertices_f3, np.arange(len(surface.area_f))):
+        if surface.area_f[triangles].sum() < 0.005:
+            continue
+        pieces += _split(triangles, surface, points)
+    return pieces
+
+
+def _tops(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
+    level = triangles[surface.normals_f3[triangles, 2] > TOP_SLOPE]
+    found = []
+    for group in _connected(surface.vertices_f3, level) if len(level) else []:
+        area = float(surface.area_f[group].sum())
+        at = points.of(group)
+        if area < LEAST_TOP_M2 or len(at) < 20:
+            continue
+        rectangle = _rectangle(surface.points_n3[at, :2], 0.01)
+        z = float(np.median(surface.points_n3[at, 2]))
+        # width as the square root would have it for a ring, an L or a U: area over length
+        width = min(rectangle.size_2.min(), area / rectangle.size_2.max())
+        if width >= LEAST_TOP_WIDTH_M:
+            found.append(_Top(group, z, area, rectangle))
+    return found
+
+
+def _share_inside(inner: _Rectangle, outer: _Rectangle, margin_m: float = 0.03) -> float:
+    """How much of a rectangle lies in another (7 x 7 points)."""
+    grid = (np.stack(np.meshgrid(np.arange(7), np.arange(7)), -1).reshape(-1, 2) + 0.5) / 7 - 0.5
+    cos, sin = np.cos(inner.yaw_rad), np.sin(inner.yaw_rad)
+    at = inner.centre_2 + (grid * inner.size_2) @ np.array([[cos, sin], [-sin, cos]])
+    return float((outer.distance(at) < margin_m).mean())
+
+
+def _is_same(low: _Top, high: _Top) -> bool:
+    """Do two level surfaces of one connected part belong to one thing?"""
+    inside, around = _share_inside(high.rectangle, low.rectangle), _share_inside(low.rectangle, high.rectangle)
+    if max(inside, around) > 0.6:  # one above the other: shelves of a case, a pillow on a bed, a step in a cupboard
+        return True
+    gap = float(
+        min(
+            high.rectangle.distance(low.rectangle.corners_42).min(),
+            low.rectangle.distance(high.rectangle.corners_42).min(),
+        )
+    )
+    if gap > 0.08:
+        return False
+    if high.z_m - low.z_m < 0.04 and max(inside, around) > 0.0:  # cushions
+        return True
+    # the back of a sofa: as long as its seat, thin, and not much higher
+    is_seat = SEAT_M[0] < low.z_m < SEAT_M[1] and high.z_m - low.z_m < BACK_M
+    lengths = low.rectangle.size_2.max(), high.rectangle.size_2.max()
+    return is_seat and high.rectangle.size_2.min() < 0.45 and min(lengths) > 0.75 * max(lengths)
+
+
+def _split(triangles: I64, surface: _Surface, points: _Points) -> list[_Piece]:
+    """A connected part as one piece or several, and what stands on them."""
+    tops = sorted(_tops(triangles, surface, points), key=lambda top: (top.z_m, int(top.triangles[0])))
+    groups: list[list[_Top]] = []
+    for top in tops:
+        home = [group for group in groups if any(_is_same(each, top) for each in group)]
+        merged = [top, *(each for group in home for each in group)]
+        groups = [group for group in groups if group not in home] + [merged]
+    if len(groups) <= 1:
+        whole = _Piece(triangles)
+        return [whole, *_standing_on(whole, tops, surface, points)]
+    # every triangle goes to the nearest thing, seen from above; under a table's top a seat goes first
+    centres = surface.centres_f3[triangles]
+    cost = np.empty((len(groups), len(triangles)))
+    for g, group in enumerate(groups):
+        off = np.min([np.maximum(top.rectangle.distance(centres[:, :2]), 0.0) for top in group], axis=0)
+        z = max(top.z_m for top in group)
+        rises = np.maximum(centres[:, 2] - z - (BACK_M if z < SEAT_M[1] else 0.4), 0.0)
+        cost[g] = off + 0.5 * rises + 1e-3 * np.sqrt(sum(top.area_m2 for top in group))
+    owner = np.argmin(cost, axis=0)
+    row = {int(t): i for i, t in enumerate(triangles)}
+    for g, group in enumerate(groups):
+        for top in group:
+            owner[[row[int(t)] for t in top.triangles]] = g
+    pieces = []
+    for g, group in enumerate(groups):
+        piece = _Piece(triangles[owner == g])
+        pieces += [piece, *_standing_on(piece, group, surface, points)]
+    return pieces
+
+
+def _standing_on(piece: _Piece, tops: list[_Top], surface: _Surface, points: _Points) -> list[_Piece]:
+    """Takes what rises from the inside of a piece's tops out of it, as pieces of their own."""
+    found: list[_Piece] = []
+    for top in tops:
+        if top.area_m2 < 0.08:
+            continue
+        is_bed = top.area_m2 > 1.2 and SEAT_M[0] < top.z_m < 0.7
+        if is_bed:
+            continue
+        centres = surface.centres_f3[piece.triangles]
+        is_above = centres[:, 2] > top.z_m + RISE_M
+        is_top = np.isin(piece.triangles, top.triangles)
+        rising = piece.triangles[is_above & ~is_top]
+        if len(rising) == 0:
+            continue
+        taken = []
+        for group in _connected(surface.vertices_f3, rising):
+            at = surface.points_n3[points.of(group)]
+            if len(at) < 15 or surface.area_f[group].sum() < 0.015 or np.quantile(at[:, 2], 0.98) < top.z_m + 0.08:
+                continue
+            if _rises_from_inside(at, top):
+                taken.append(group)
+        for group in taken:
+            piece.triangles = np.setdiff1d(piece.triangles, group)
+            found.append(_Piece(group, on=piece))
+    return found
+
+
+def _rises_from_inside(at_n3: F64, top: _Top) -> bool:
+    """Does a part above a level surface stand on it, as a vase does, or belong to it, as a chair's back does?"""
+    off = top.rectangle.distance(at_n3[:, :2])
+    if (off > 0.03).mean() > 0.25:
+        return False
+    local = top.rectangle.local(at_n3[:, :2])
+    size = np.quantile(local, 0.98, axis=0) - np.quantile(local, 0.02, axis=0)
+    share = size / top.rectangle.size_2
+    if share.min() > 0.75:  # the rest of a case above its shelf, the arms and the back of a sofa
+        return False
+    rise = float(np.quantile(at_n3[:, 2], 0.98)) - top.z_m
+    is_at_edge = float(np.median(off)) > -0.12
+    is_seat = SEAT_M[0] < top.z_m < SEAT_M[1] and rise < BACK_M
+    return not (is_seat and is_at_edge and share.max() > 0.6)
+
+
+# --- putting fragments together --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Box:
+    rectangle: _Rectangle
+    bottom_m: float
+    top_m: float
+
+
+def _box(at_n3: F64, axes_rad: tuple[float, ...] = (0.0,)) -> _Box:
+    bottom, top = np.quantile(at_n3[:, 2], (0.005, 0.995))
+    return _Box(_rectangle(at_n3[:, :2], axes_rad=axes_rad), float(bottom), float(top))
+
+
+def _put_together(pieces: list[_Piece], surface: _Surface, room: _Room) -> list[_Piece]:
+    """Fragments go to the piece they lie in or float beside; what lies on top of another stands on it."""
+    points = _Points(surface)
+    kept: list[tuple[_Piece, _Box, F64]] = []
+    for piece in sorted(
+        pieces,
+        key=lambda each: (
+            -float(surface.area_f[each.triangles].sum()),
+            int(each.triangles[0]) if len(each.triangles) else -1,
+        ),
+    ):
+        at = surface.points_n3[points.of(piece.triangles)]
+        if len(at) < 10:
+            continue
+        box = _box(at)
+        host, relation = None, ""
+        if piece.on is None:
+            host, relation = _host(at, box, kept, room)
+        if host is not None and relation == "part":
+            kept_at = next(i for i, (each, _, _) in enumerate(kept) if each is host)
+            host.triangles = np.concatenate((host.triangles, piece.triangles))
+            merged = np.concatenate((kept[kept_at][2], at))
+            kept[kept_at] = (host, _box(merged), merged)
+            continue
+        if host is not None:
+            piece.on = host
+        kept.append((piece, box, at))
+    return [piece for piece, _, _ in kept]
+
+
+def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Room) -> tuple[_Piece | None, str]:
+    """The larger piece that this one is a part of, or stands on."""
+    best: tuple[float, _Piece | None, str] = (np.inf, None, "")
+    for piece, other, _ in kept:
+        off = other.rectangle.distance(at_n3[:, :2])
+        is_in_height = (at_n3[:, 2] > other.bottom_m - 0.05) & (at_n3[:, 2] < other.top_m + 0.03)
+        inside = float(((off < 0.03) & is_in_height).mean())
+        if inside > 0.6:
+            best = min(best, (-inside, piece, "part"), key=lambda each: each[0])
+            continue
+        over = float((off < 0.02).mean())
+        if over > 0.7 and -0.08 < box.bottom_m - other.top_m < 0.12:
+            best = min(best, (-over, piece, "on"), key=lambda each: each[0])
+        elif over > 0.7 and other.bottom_m > HANGING_M and box.top_m < other.top_m:  # legs and foot beneath a top
+            best = min(best, (-0.5 * over, piece, "part"), key=lambda each: each[0])
+        elif len(at_n3) < 200 and float(np.median(off)) < 0.08 and is_in_height.mean() > 0.6:  # a crumb beside it
+            best = min(best, (float(np.median(off)), piece, "part"), key=lambda each: each[0])
+    return best[1], best[2]
+
+
+# --- boxes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Fitted:
+    piece: _Piece
+    kind: str
+    rectangle: _Rectangle
+    bottom_m: float
+    top_m: float
+    on: _Piece | None
+    is_hung: bool
+    sigma_2: F64
+    """Of width and depth: larger where a side is hidden."""
+    seen: float
+
+
+def _fitted(pieces: list[_Piece], surface: _Surface, room: _Room, params: FurnitureParams) -> list[_Fitted]:
+    points = _Points(surface)
+    walls_rad = tuple(
+        sorted(
+            {
+                round(float(np.mod(np.arctan2(*(b - a)[::-1]), np.pi / 2)), 3)
+                for a, b in zip(room.starts_w2, room.ends_w2, strict=True)
+            }
+            | {0.0}
+        )
+    )
+    fitted: list[_Fitted] = []
+    for piece in pieces:
+        index = points.of(piece.triangles)
+        at = surface.points_n3[index]
+        fit = _fit(piece, at, surface.normals_n3[index], room, walls_rad, surface, params)
+        if fit is not None:
+            fitted.append(fit)
+    kept = {id(each.piece) for each in fitted}
+    for each in fitted:
+        if each.on is not None and id(each.on) not in kept:
+            each.on = None
+    return fitted
+
+
+def _fit(
+    piece: _Piece, at_n3: F64, normals_n3: F64, room: _Room, walls_rad: tuple[float, ...], surface: _Surface,
+    params: FurnitureParams,
+) -> _Fitted | None:  # fmt: skip
+    """The box of a piece; None where it is none (too small, too large, flat on a wall, on the ceiling)."""
+    rectangle = _rectangle(at_n3[:, :2], axes_rad=walls_rad)
+    bottom, top = (float(z) for z in np.quantile(at_n3[:, 2], (0.003, 0.997)))
+    level = normals_n3[:, 2] > TOP_SLOPE
+    if level.sum() > 30:  # a top that was seen says the height better than its rim
+        highest = at_n3[level, 2]
+        near = highest > top - 0.03
+        if near.sum() > 0.3 * max(30, level.sum() * 0.2):
+            top = float(np.median(highest[near]))
+    if room.height_m - top < 0.15 and bottom > 1.6:
+        return None  # a lamp on the ceiling
+    is_standing = piece.on is None
+    is_hung = False
+    nearest = np.inf
+    for wall in range(len(room.starts_w2)):
+        along, off, length = room.along_and_off(wall, at_n3[:, :2])
+        if np.median(along) > -0.1 and np.median(along) < length + 0.1:
+            nearest = min(nearest, float(np.quantile(off, 0.02)))
+    if is_standing and bottom > HANGING_M:
+        is_hung = nearest < 0.15
+    if piece.on is None and not is_hung:
+        bottom = 0.0
+    if piece.on is None:
+        rectangle, hidden = _to_walls(rectangle, at_n3, normals_n3, top - bottom, room, is_hung)
+    else:
+        hidden = np.zeros(2)
+    thinnest = float(rectangle.size_2.min())
+    sizes = np.sort([*rectangle.size_2, top - bottom])
+    if sizes[1] < params.smallest_m or sizes[2] > params.largest_m or len(at_n3) * surface.point_m2 < 0.015:
+        return None
+    if is_hung and thinnest < params.thinnest_hung_m or top - bottom < 0.05:
+        return None
+    if nearest < 0.12 and thinnest < 0.06:  # what a drifted wall leaves behind
+        return None
+    kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
+    box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
+    return _Fitted(
+        piece, kind, rectangle, bottom, top, piece.on, is_hung, 0.012 + 0.5 * hidden,
+        min(1.0, len(at_n3) * surface.point_m2 / box_m2),
+    )  # fmt: skip
+
+
+def _to_walls(
+    rectangle: _Rectangle, at_n3: F64, normals_n3: F64, height_m: float, room: _Room, is_hung: bool
+) -> tuple[_Rectangle, F64]:
+    """The rectangle with its hidden side at the wall, and how much of each edge nobody saw."""
+    hidden = np.zeros(2)
+    for wall in range(len(room.starts_w2)):
+        edge = room.ends_w2[wall] - room.starts_w2[wall]
+        length = float(np.hypot(*edge))
+        inward = np.array([-edge[1], edge[0]]) / length
+        axes = np.array(
+            [
+                [np.cos(rectangle.yaw_rad), np.sin(rectangle.yaw_rad)],
+                [-np.sin(rectangle.yaw_rad), np.cos(rectangle.yaw_rad)],
+            ]
+        )
+        across = int(np.argmax(np.abs(axes @ inward)))
+        if abs(axes[across] @ inward) < np.cos(np.radians(8)):
+            continue
+        along, off, _ = room.along_and_off(wall, rectangle.corners_42)
+        if along.max() < 0.05 or along.min() > length - 0.05:
+            continue
+        gap = float(off.min())
+        depth, width = float(rectangle.size_2[across]), float(rectangle.size_2[1 - across])
+        is_front = depth < 0.3 and width > 0.35 and height_m > 1.0
+        reach = HIDDEN_DEPTH_M - depth if is_front else HIDDEN_BACK_M
+        back_seen = float((normals_n3[:, :2] @ inward < -0.7).mean())
+        if gap > reach or gap <= BEHIND_M or (back_seen > 0.1 and gap > 0.06):
+            continue
+        grow = gap - BEHIND_M
+        size = rectangle.size_2.copy()
+        size[across] += grow
+        rectangle = _Rectangle(rectangle.centre_2 - 0.5 * grow * inward, size, rectangle.yaw_rad)
+        hidden[across] += grow if is_front else 0.5 * grow
+    return rectangle, hidden
+
+
+def _kind(size_2: F64, bottom_m: float, top_m: float, at_n3: F64, normals_n3: F64, piece: _Piece, is_hung: bool) -> str:
+    """A class from heights and proportions alone; "object" where these do not tell."""
+    length, width, height = float(size_2.max()), float(size_2.min()), top_m - bottom_m
+    level_z = at_n3[normals_n3[:, 2] > TOP_SLOPE, 2]
+    if piece.on is not None:
+        is_screen = length > 0.45 and width < 0.32 and height > 0.35 and length > 1.2 * height
+        return "television" if is_screen and length > 0.7 else "object"
+    if is_hung:
+        return (
+            "television" if width < 0.12 and length > 0.6 and height > 0.35 else "storage" if width < 0.65 else "object"
+        )
+    seat = level_z[(level_z > SEAT_M[0]) & (level_z < SEAT_M[1])]
+    lies_low = len(seat) / max(1, len(level_z))
+    if (
+        length > 1.7
+        and width > 0.75
+        and lies_low > 0.6
+        and top_m < 1.3
+        and float(np.median(seat)) > 0.3
+        and width * length > 1.5
+        and not (width < 1.0 and length < 2.4 and top_m > 0.7 and _has_back_along(size_2, at_n3, seat))
+    ):
+        return "bed"
+    if top_m < 1.1 and lies_low > 0.35 and height > float(np.median(seat)) + 0.15 if len(seat) else False:
+        if length < 0.7:
+            return "chair"
+        if 0.6 < width < 1.15 and top_m < 1.1:
+            return "sofa"
+    if height > 1.1:
+        return "storage" if length > 0.45 else "object"
+    tabletop = (level_z > top_m - 0.06).sum() / max(1, len(level_z))
+    upright = float((np.abs(normals_n3[:, 2]) < 0.4).mean())
+    if 0.3 < top_m < 1.15 and tabletop > 0.5:
+        if upright > 0.42 or width < 0.5:
+            return "storage" if length > 0.35 else "object"
+        return "table"
+    return "storage" if 0.4 < height and length > 0.6 and upright > 0.6 else "object"
+
+
+def _has_back_along(size_2: F64, at_n3: F64, seat_z: F64) -> bool:
+    """Does something rise along the long side (a sofa) and not only at the short one (a bed)?"""
+    high = at_n3[at_n3[:, 2] > np.median(seat_z) + 0.15, :2]
+    if len(high) < 20:
+        return False
+    rectangle = _rectangle(high, 0.02)
+    return bool(rectangle.size_2.max() > 0.8 * size_2.max())
+
+
+def _boxes(fitted: list[_Fitted], room: _Room) -> Furniture:
+    order = sorted(
+        fitted, key=lambda each: (each.on is not None, -each.rectangle.area_m2, tuple(each.rectangle.centre_2))
+    )
+    index = {id(each.piece): i for i, each in enumerate(order)}
+    count = len(order)
+    centre, size, yaw, stands = (
+        np.zeros((count, 3)),
+        np.zeros((count, 3)),
+        np.zeros(count),
+        np.full(count, ON_FLOOR, np.int64),
+    )
+    size_sigma, centre_sigma = np.zeros((count, 3)), np.zeros((count, 3))
+    for i, each in enumerate(order):
+        bottom = each.bottom_m
+        if each.on is not None:
+            stands[i] = index[id(each.on)]
+            below = order[int(stands[i])]
+            if abs(bottom - below.top_m) < 0.12:
+                bottom = min(below.top_m, bottom)
+        elif each.is_hung:
+            stands[i] = ON_WALL
+        centre[i] = [*each.rectangle.centre_2, 0.5 * (bottom + each.top_m)]
+        size[i] = [*each.rectangle.size_2, each.top_m - bottom]
+        yaw[i] = each.rectangle.yaw_rad + room.world_yaw_rad
+        size_sigma[i] = [*each.sigma_2, 0.01]
+        centre_sigma[i] = 0.5 * size_sigma[i]
+    return Furniture(
+        kind_k=tuple(each.kind for each in order),
+        centre_world_m_k3=room.to_world(centre),
+        size_m_k3=size,
+        yaw_world_rad_k=np.mod(yaw + np.pi, 2 * np.pi) - np.pi,
+        size_sigma_m_k3=size_sigma,
+        centre_sigma_m_k3=centre_sigma,
+        confidence_k=np.array([float(np.clip(2.0 * each.seen, 0.1, 1.0)) for each in order]),
+        stands_on_k=stands,
+        warnings=room.warnings,
+    )
