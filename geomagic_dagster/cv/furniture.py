@@ -54,6 +54,14 @@ HIDDEN_BACK_M = 0.12
 """A piece that ends this near to a wall reaches to it."""
 HIDDEN_DEPTH_M = 0.75
 """Depth of what shows nothing but its tall front: how far it may be from front to wall."""
+SQUARE_COSTS = 1.15
+"""A box is square to the walls if that makes it no larger than this: 1.29 is eight degrees of a square."""
+DRIFT_M = 0.09
+"""So far before a wall a surface that faces like it is still the wall, or flat on it."""
+FOOT_M = 0.20
+"""Depth of the foot of what is thin and stands on something; fusion loses a foot of two centimetres."""
+TALL_M = 1.25
+"""What reaches from low to above this is a thing of its own, whatever level surfaces touch it."""
 BEHIND_M = 0.02
 """Gap between a piece and the wall behind it."""
 
@@ -207,16 +215,22 @@ def _without_shell(room: _Room, mesh: Mesh, params: FurnitureParams) -> _Surface
     centres_f3 = vertices_v3[triangles_f3].mean(1)
     if len(room.polygon_n2):
         is_kept_v &= _is_inside(vertices_v3[:, :2], room.polygon_n2, 0.15)
+    is_wall_f = np.zeros(len(area_f), bool)
     for wall in range(len(room.starts_w2)):
         tolerance_m, shift_m = _wall_spread(room, wall, centres_f3, normals_f3, area_f, params.shell_m)
         along_v, off_v, length = room.along_and_off(wall, vertices_v3[:, :2])
         is_there_v = (along_v > -0.15) & (along_v < length + 0.15)
         # behind a wall: up to what an opening's recess takes, lest a niche of the next wall is lost
         is_kept_v &= ~(is_there_v & (off_v < shift_m + tolerance_m) & (off_v > -0.3))
+        # and what faces the room like the wall, a little before it: the wall where the scan drifted
+        along_f, off_f, _ = room.along_and_off(wall, centres_f3[:, :2])
+        edge_2 = (room.ends_w2[wall] - room.starts_w2[wall]) / length
+        is_facing_f = normals_f3[:, :2] @ np.array([-edge_2[1], edge_2[0]]) > 0.85
+        is_wall_f |= is_facing_f & (np.abs(off_f - shift_m) < DRIFT_M) & (along_f > -0.1) & (along_f < length + 0.1)
     if not len(room.polygon_n2):
         for axis_2, offset_m in _upright_planes(centres_f3, normals_f3, area_f, room):
             is_kept_v &= np.abs(vertices_v3[:, :2] @ axis_2 - offset_m) > params.shell_m
-    is_kept_f = is_kept_v[triangles_f3].all(1) & (area_f > 0)
+    is_kept_f = is_kept_v[triangles_f3].all(1) & (area_f > 0) & ~is_wall_f
     if not is_kept_f.any():
         return None
     triangles_f3, normals_f3, area_f = triangles_f3[is_kept_f], normals_f3[is_kept_f], area_f[is_kept_f]
@@ -384,7 +398,7 @@ def _rectangle(points_n2: F64, trim: float = 0.005, axes_rad: tuple[float, ...] 
         return float(np.prod(np.quantile(local, 1 - trim, axis=0) - np.quantile(local, trim, axis=0)))
 
     free = around(float(min(angles, key=area)))
-    return square if square.area_m2 < 1.08 * free.area_m2 else free
+    return square if square.area_m2 < SQUARE_COSTS * free.area_m2 else free
 
 
 class _Points:
@@ -430,6 +444,23 @@ def _tops(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
     return found
 
 
+def _tall(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
+    """What stands tall in a connected part (a wardrobe whose top nobody saw), as if it had a top."""
+    high = triangles[surface.centres_f3[triangles, 2] > TALL_M]
+    found = []
+    at_all = surface.points_n3[points.of(triangles)]
+    for group in _connected(surface.vertices_f3, high) if len(high) else []:
+        at = surface.points_n3[points.of(group)]
+        if len(at) < 100 or surface.area_f[group].sum() < 0.1:
+            continue
+        rectangle = _rectangle(at[:, :2], 0.01)
+        around = at_all[rectangle.distance(at_all[:, :2]) < 0.04]
+        heights = np.histogram(around[:, 2], np.linspace(0.2, TALL_M, 8))[0]
+        if (heights > 0.1 * len(at) / max(np.ptp(at[:, 2]) / 0.15, 1)).sum() >= 6:
+            found.append(_Top(group[:0], float(at[:, 2].max()), float(rectangle.area_m2), rectangle))
+    return found
+
+
 def _share_inside(inner: _Rectangle, outer: _Rectangle, margin_m: float = 0.03) -> float:
     """How much of a rectangle lies in another (7 x 7 points)."""
     grid = (np.stack(np.meshgrid(np.arange(7), np.arange(7)), -1).reshape(-1, 2) + 0.5) / 7 - 0.5
@@ -441,6 +472,8 @@ def _share_inside(inner: _Rectangle, outer: _Rectangle, margin_m: float = 0.03) 
 def _is_same(low: _Top, high: _Top) -> bool:
     """Do two level surfaces of one connected part belong to one thing?"""
     inside, around = _share_inside(high.rectangle, low.rectangle), _share_inside(low.rectangle, high.rectangle)
+    if len(high.triangles) == 0 or len(low.triangles) == 0:  # something tall, and the shelves in it
+        return inside > 0.6 if len(high.triangles) else around > 0.6 or inside > 0.6
     if max(inside, around) > 0.6:  # one above the other: shelves of a case, a pillow on a bed, a step in a cupboard
         return True
     gap = float(
@@ -449,21 +482,41 @@ def _is_same(low: _Top, high: _Top) -> bool:
             low.rectangle.distance(high.rectangle.corners_42).min(),
         )
     )
+    large, small = sorted((low, high), key=lambda top: -top.area_m2)
+    if large.area_m2 > 1.0 and SEAT_M[0] < large.z_m < 0.7 and gap < 0.2 and small.z_m - large.z_m > 0.03:
+        # a bed's pillows lie within its width; what stands beside it does not
+        local = large.rectangle.local(small.rectangle.corners_42)
+        short = int(np.argmin(large.rectangle.size_2))
+        if small.z_m - large.z_m < 0.2 and np.abs(local[:, short]).max() < 0.5 * large.rectangle.size_2[short] + 0.06:
+            return True
     if gap > 0.08:
         return False
-    if high.z_m - low.z_m < 0.04 and max(inside, around) > 0.0:  # cushions
-        return True
-    # the back of a sofa: as long as its seat, thin, and not much higher
-    is_seat = SEAT_M[0] < low.z_m < SEAT_M[1] and high.z_m - low.z_m < BACK_M
-    lengths = low.rectangle.size_2.max(), high.rectangle.size_2.max()
-    return is_seat and high.rectangle.size_2.min() < 0.45 and min(lengths) > 0.75 * max(lengths)
+    step = high.z_m - low.z_m
+    if step < 0.04:  # cushions side by side: as deep as one another, and a full rectangle together
+        return _is_one_rectangle(low, high)
+    # the back of a sofa: thin, not much higher than its seat, and along it
+    if not (SEAT_M[0] < low.z_m < SEAT_M[1] and step < BACK_M and high.rectangle.size_2.min() < 0.45):
+        return False
+    longer, shorter = sorted((low.rectangle, high.rectangle), key=lambda each: -each.size_2.max())
+    local = longer.local(shorter.corners_42)[:, int(np.argmax(longer.size_2))]
+    return bool(np.ptp(local) > 0.55 * longer.size_2.max() and np.abs(local).max() < 0.5 * longer.size_2.max() + 0.08)
+
+
+def _is_one_rectangle(a: _Top, b: _Top) -> bool:
+    both = _rectangle(np.concatenate((a.rectangle.corners_42, b.rectangle.corners_42)), 0.0, (a.rectangle.yaw_rad,))
+    local_a, local_b = (both.local(each.rectangle.corners_42) for each in (a, b))
+    across = int(np.argmin(np.abs(local_a.mean(0) - local_b.mean(0))))
+    widths = np.ptp(local_a[:, across]), np.ptp(local_b[:, across])
+    is_full = a.rectangle.area_m2 + b.rectangle.area_m2 > 0.8 * both.area_m2
+    return bool(min(widths) > 0.75 * max(widths) and is_full)
 
 
 def _split(triangles: I64, surface: _Surface, points: _Points) -> list[_Piece]:
     """A connected part as one piece or several, and what stands on them."""
     tops = sorted(_tops(triangles, surface, points), key=lambda top: (top.z_m, int(top.triangles[0])))
     groups: list[list[_Top]] = []
-    for top in tops:
+    tall = _tall(triangles, surface, points)
+    for top in [*tops, *tall]:
         home = [group for group in groups if any(_is_same(each, top) for each in group)]
         merged = [top, *(each for group in home for each in group)]
         groups = [group for group in groups if group not in home] + [merged]
@@ -486,7 +539,7 @@ def _split(triangles: I64, surface: _Surface, points: _Points) -> list[_Piece]:
     pieces = []
     for g, group in enumerate(groups):
         piece = _Piece(triangles[owner == g])
-        pieces += [piece, *_standing_on(piece, group, surface, points)]
+        pieces += [piece, *_standing_on(piece, [top for top in group if len(top.triangles)], surface, points)]
     return pieces
 
 
@@ -526,7 +579,9 @@ def _rises_from_inside(at_n3: F64, top: _Top) -> bool:
     local = top.rectangle.local(at_n3[:, :2])
     size = np.quantile(local, 0.98, axis=0) - np.quantile(local, 0.02, axis=0)
     share = size / top.rectangle.size_2
-    if share.min() > 0.75:  # the rest of a case above its shelf, the arms and the back of a sofa
+    if share.min() > 0.75 or (
+        share.max() > 0.85 and share.min() > 0.5
+    ):  # the rest of a case above its shelf, the arms and the back of a sofa
         return False
     rise = float(np.quantile(at_n3[:, 2], 0.98)) - top.z_m
     is_at_edge = float(np.median(off)) > -0.12
@@ -576,7 +631,41 @@ def _put_together(pieces: list[_Piece], surface: _Surface, room: _Room) -> list[
         if host is not None:
             piece.on = host
         kept.append((piece, box, at))
-    return [piece for piece, _, _ in kept]
+    return _without_gaps([piece for piece, _, _ in kept], surface)
+
+
+def _without_gaps(pieces: list[_Piece], surface: _Surface) -> list[_Piece]:
+    """Joins flat parts in one line that hang side by side (a shelf whose board was not seen) or stand on the same
+    thing (a black screen, of which depth sensors see shreds)."""
+    points = _Points(surface)
+    joined: list[tuple[_Piece, _Box, F64]] = []
+    for piece in pieces:
+        at = surface.points_n3[points.of(piece.triangles)]
+        box = _box(at)
+        is_loose = (piece.on is not None or box.bottom_m > 0.8) and not any(each.on is piece for each in pieces)
+        for i, (other, other_box, other_at) in enumerate(joined if is_loose else []):
+            if other.on is piece.on and (piece.on is not None or other_box.bottom_m > 0.8):
+                both = np.concatenate((at, other_at))
+                both_box = _box(both)
+                if _is_one_flat_thing(box, other_box, both_box, hangs=piece.on is None):
+                    joined[i] = (other, both_box, both)
+                    other.triangles = np.concatenate((other.triangles, piece.triangles))
+                    break
+        else:
+            joined.append((piece, box, at))
+    return [piece for piece, _, _ in joined]
+
+
+def _is_one_flat_thing(a: _Box, b: _Box, both: _Box, hangs: bool) -> bool:
+    thick, long = float(both.rectangle.size_2.min()), float(both.rectangle.size_2.max())
+    gap = long - a.rectangle.size_2.max() - b.rectangle.size_2.max()
+    if long > 1.4 or gap > 0.45:
+        return False
+    if hangs:
+        return thick < 0.32 and abs(a.bottom_m - b.bottom_m) < 0.08
+    thickest = max(a.rectangle.size_2.min(), b.rectangle.size_2.min())
+    overlap = min(a.top_m, b.top_m) - max(a.bottom_m, b.bottom_m)
+    return bool(thickest < 0.14 and thick < 0.16 and overlap > -0.2)
 
 
 def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Room) -> tuple[_Piece | None, str]:
@@ -590,6 +679,9 @@ def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Ro
             best = min(best, (-inside, piece, "part"), key=lambda each: each[0])
             continue
         over = float((off < 0.02).mean())
+        if _is_back_of(at_n3, box, piece, other, off):
+            best = min(best, (-1.0, piece, "part"), key=lambda each: each[0])
+            continue
         if over > 0.7 and -0.08 < box.bottom_m - other.top_m < 0.12:
             best = min(best, (-over, piece, "on"), key=lambda each: each[0])
         elif over > 0.7 and other.bottom_m > HANGING_M and box.top_m < other.top_m:  # legs and foot beneath a top
@@ -597,6 +689,19 @@ def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Ro
         elif len(at_n3) < 200 and float(np.median(off)) < 0.08 and is_in_height.mean() > 0.6:  # a crumb beside it
             best = min(best, (float(np.median(off)), piece, "part"), key=lambda each: each[0])
     return best[1], best[2]
+
+
+def _is_back_of(at_n3: F64, box: _Box, seat: _Piece, seat_box: _Box, off_n: F64) -> bool:
+    """Is this the back of a chair whose slats were too thin to see?"""
+    if seat.on is not None or not SEAT_M[0] < seat_box.top_m or seat_box.rectangle.size_2.max() > 0.75:
+        return False
+    if seat_box.top_m > 1.1 or not SEAT_M[0] + 0.3 < box.top_m < SEAT_M[1] + BACK_M or box.bottom_m > 0.9:
+        return False
+    width_m = box.rectangle.size_2.max()
+    is_wide = max(0.25, 0.6 * seat_box.rectangle.size_2.min()) < width_m < 0.7
+    unseen_m = max(0.0, 0.42 - float(seat_box.rectangle.size_2.min()))
+    is_beside = float(np.quantile(off_n, 0.9)) < 0.10 + unseen_m and float(np.median(off_n)) > -0.10
+    return bool(is_wide and is_beside and box.rectangle.size_2.min() < 0.25)
 
 
 # --- boxes ------------------------------------------------------------------------------------------------------
@@ -663,21 +768,35 @@ def _fit(
         along, off, length = room.along_and_off(wall, at_n3[:, :2])
         if np.median(along) > -0.1 and np.median(along) < length + 0.1:
             nearest = min(nearest, float(np.quantile(off, 0.02)))
+    lowest = bottom
     if is_standing and bottom > HANGING_M:
-        is_hung = nearest < 0.15
+        is_hung = nearest < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
     if piece.on is None and not is_hung:
         bottom = 0.0
     if piece.on is None:
         rectangle, hidden = _to_walls(rectangle, at_n3, normals_n3, top - bottom, room, is_hung)
     else:
         hidden = np.zeros(2)
+    if not is_hung and piece.on is None and lowest > HANGING_M and _is_round(rectangle, normals_n3):
+        rectangle = _around_circle(rectangle, at_n3, normals_n3)
     thinnest = float(rectangle.size_2.min())
+    if (
+        piece.on is not None
+        and thinnest < FOOT_M - 0.03
+        and rectangle.size_2.max() > 2 * thinnest
+        and top - bottom > 0.3
+    ):
+        short = int(np.argmin(rectangle.size_2))  # so thin a thing would fall over: the foot it stands on was not seen
+        size_2 = rectangle.size_2.copy()
+        size_2[short] = FOOT_M
+        hidden[short] = 0.1
+        rectangle = replace(rectangle, size_2=size_2)
     sizes = np.sort([*rectangle.size_2, top - bottom])
     if sizes[1] < params.smallest_m or sizes[2] > params.largest_m or len(at_n3) * surface.point_m2 < 0.015:
         return None
     if is_hung and thinnest < params.thinnest_hung_m or top - bottom < 0.05:
         return None
-    if nearest < 0.12 and thinnest < 0.06:  # what a drifted wall leaves behind
+    if piece.on is None and thinnest < 0.12:  # what a drifted wall, a curtain or a pole leaves behind
         return None
     kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
     box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
@@ -685,6 +804,28 @@ def _fit(
         piece, kind, rectangle, bottom, top, piece.on, is_hung, 0.012 + 0.5 * hidden,
         min(1.0, len(at_n3) * surface.point_m2 / box_m2),
     )  # fmt: skip
+
+
+def _is_round(rectangle: _Rectangle, normals_n3: F64) -> bool:
+    """Do upright surfaces face all ways (a cylinder: 5 of 9 within 45 +- 25 degrees) and not four?"""
+    upright = normals_n3[np.abs(normals_n3[:, 2]) < 0.5]
+    if len(upright) < 50 or not 0.22 < rectangle.size_2.max() < 0.6:
+        return False
+    angle = np.mod(np.arctan2(upright[:, 1], upright[:, 0]) - rectangle.yaw_rad, np.pi / 2)
+    return bool((np.abs(angle - np.pi / 4) < np.radians(25)).mean() > 0.38)
+
+
+def _around_circle(rectangle: _Rectangle, at_n3: F64, normals_n3: F64) -> _Rectangle:
+    """The square around an upright cylinder of which perhaps only one side was seen: p = c + r n, least squares."""
+    is_upright = np.abs(normals_n3[:, 2]) < 0.5
+    at, normal = at_n3[is_upright, :2], normals_n3[is_upright, :2]
+    normal = normal / np.linalg.norm(normal, axis=1, keepdims=True)
+    middle, facing = at.mean(0), normal.mean(0)
+    spread = float(((normal - facing) ** 2).sum())
+    radius = float(((at - middle) * (normal - facing)).sum()) / max(spread, 1e-9)
+    if not 0.4 * rectangle.size_2.max() < radius < 0.8 * rectangle.size_2.max():
+        return rectangle
+    return _Rectangle(middle - radius * facing, np.full(2, 2 * radius), rectangle.yaw_rad)
 
 
 def _to_walls(
