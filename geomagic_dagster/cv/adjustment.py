@@ -25,7 +25,7 @@ from geomagic_dagster.cv.plan import Lines
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-BANDS_M = (0.25, 0.16, 0.10, 0.07, 0.05, 0.05)
+BANDS_M = (0.14, 0.12, 0.09, 0.06, 0.05, 0.05)
 """How far from its wall a point may lie, round by round, while the corrections settle."""
 POINTS_A_SAMPLE = 20.0
 """Depth noise is smooth over neighbouring pixels: so many points tell as much as one independent one."""
@@ -34,6 +34,8 @@ DRIFT_PER_M, DRIFT_M = 0.02, 0.001
 TURN_RAD_PER_M, TURN_RAD = 0.002, 0.0007
 ANYWHERE_M, ANYWHERE_RAD = 1.0, 0.2
 """Sigma of each view's whole correction: so weak that it only fixes where the whole lies and how it is turned."""
+WALL_ANGLE_RAD, WALL_OFFSET_M = 0.02, 0.3
+"""Sigma of the lines as they were found: a wall of which little is seen does not turn after furniture."""
 RIGHT_ANGLE_RAD = np.radians(0.05)
 """Sigma of an angle that was snapped."""
 
@@ -79,6 +81,7 @@ def adjust_walls(
     points, eyes = points_m_p2 - centre_2, eye_m_v2 - centre_2
     angle_n = lines.angle_rad_n.copy()
     offset_n = lines.offset_m_n - lines.normal_n2 @ centre_2
+    found_angle_n, found_offset_n = angle_n.copy(), offset_n.copy()
     start_n2 = ends_m_n2 - (lines.along_n2 @ centre_2)[:, None]
     views, walls = len(eyes), len(lines)
     correction_v3 = np.zeros((views, 3))
@@ -119,10 +122,10 @@ def adjust_walls(
             a, b = 3 * views + 2 * i, 3 * views + 2 * j
             off = (angle_n[j] - angle_n[i] - angle + np.pi) % (2 * np.pi) - np.pi
             _add_row(normal_matrix, right_side, {a: -1.0, b: 1.0}, off, RIGHT_ANGLE_RAD)
-        for wall in range(walls):  # a wall that nobody saw stays where it is
+        for wall in range(walls):
             a = 3 * views + 2 * wall
-            normal_matrix[a, a] += 1 / 0.1**2
-            normal_matrix[a + 1, a + 1] += 1 / 0.3**2
+            _add_row(normal_matrix, right_side, {a: 1.0}, angle_n[wall] - found_angle_n[wall], WALL_ANGLE_RAD)
+            _add_row(normal_matrix, right_side, {a + 1: 1.0}, offset_n[wall] - found_offset_n[wall], WALL_OFFSET_M)
         step = np.linalg.solve(normal_matrix, -right_side)
         correction_v3 += step[: 3 * views].reshape(-1, 3)
         angle_n += step[3 * views :: 2]

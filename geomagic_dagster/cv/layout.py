@@ -31,9 +31,9 @@ MAX_VIEWS = 240
 SAMPLES_A_M2 = 400  # points over the mesh: 5 cm apart
 FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
 JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
-BARE_M, COVERED_M = 0.6, 0.03  # square metres that a metre of outline costs, see plan.inside_by_cut
+UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
 LEAST_STRETCH_M = 0.15
-TALL_SHARE, LOW_SHARE = 1.0, 0.35  # how much a surface up to the ceiling, and one of furniture's height, is a wall
+TALL_SHARE, LOW_SHARE = 1.0, 0.2  # how much a surface up to the ceiling, and one of furniture's height, is a wall
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
 WALL_SIGMA_FLOOR_M = 0.002
@@ -49,7 +49,7 @@ class LayoutParams(Params):
     cell_m: float = Field(0.03, gt=0, le=0.2, description="Raster of the plan; larger where the place is very large.")
     snap_deg: float = Field(2.5, ge=0, lt=10, description="Walls this near to a right angle are set to it. 0: never.")
     opening_m2: float = Field(0.3, gt=0, description="Least area of a door or window.")
-    recess_m: float = Field(0.028, gt=0, description="A surface this far behind its wall belongs to an opening.")
+    recess_m: float = Field(0.02, gt=0, description="A surface this far behind its wall belongs to an opening.")
 
 
 @stage(
@@ -458,7 +458,9 @@ def _outline(
     walls = len(lines)
     lines = lines.joined(_frontiers(grid, free_yx, lines))
     support, tops = _support(points, angle_p, lines, walls, heights)
-    inside_yx, code_yx = inside_by_cut(grid, free_yx, lines, support, bare_m=BARE_M, covered_m=COVERED_M)
+    inside_yx, code_yx = inside_by_cut(
+        grid, free_yx, lines, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
+    )
     inside_yx = _main_part(grid, inside_yx, rays.eye_m_v3[:, :2])
     if not inside_yx.any():
         warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
@@ -737,7 +739,7 @@ def _openings_of(
     wall: int, start: F64, end: F64, eye_v2: F64, direction: F64, rays: _Rays, heights: _Heights, params: LayoutParams
 ) -> list[_Opening]:
     """Openings of one wall, from a raster over it: how far behind it its surface lies, and where no depth came back."""
-    from scipy.ndimage import binary_closing, binary_opening, label, uniform_filter
+    from scipy.ndimage import label, uniform_filter
 
     length, tall = float(np.linalg.norm(end - start)), heights.high_m - heights.low_m
     along = (end - start) / max(length, 1e-9)
@@ -769,8 +771,15 @@ def _openings_of(
     none_yx, reached_yx, through_yx = total(none), total(reached), total(through)
     known = none_yx + reached_yx
     mean_behind = total(reached, np.clip(behind_r, -0.1, 0.15)) / np.maximum(reached_yx, 1e-9)
-    is_hole = (known > 0.3) & ((none_yx > 0.6 * known) | ((reached_yx > 0.2) & (mean_behind > params.recess_m)))
-    is_hole = binary_opening(binary_closing(np.pad(is_hole, 4), np.ones((5, 5))), np.ones((7, 7)))[4:-4, 4:-4]
+    is_known = known > 0.3
+    is_wall = is_known & (reached_yx > 0.2)
+    flush = is_wall & (np.abs(mean_behind) < 0.04)
+    if not flush.any():
+        return []
+    mean_behind -= np.median(mean_behind[flush])
+    is_recessed = is_wall & (mean_behind > params.recess_m)
+    is_empty = is_known & (none_yx > 0.6 * known)
+    is_hole = _opened(is_recessed | _framed(_opened(is_empty), is_recessed, is_known))
     part_yx, count = label(is_hole)
     found = []
     for part in range(1, count + 1):
@@ -786,6 +795,8 @@ def _openings_of(
         if width < 0.4 or rise < 0.4 or width * rise < params.opening_m2 or filled < 0.55:
             continue
         seen = known[box].sum()
+        if low >= 0.3 and not is_empty[box].mean() > 0.3 and (filled < 0.8 or _rim_share(mine, is_recessed, is_known) > 0.3):
+            continue  # a fold of the wall, not a hole in it
         is_through = through_yx[box].sum() > 0.5 * seen
         kind: Kind = "window"
         if low < 0.3 and rise > 1.6:
@@ -796,6 +807,33 @@ def _openings_of(
         confidence = float(np.clip(filled * min(1.0, float(np.mean(known[box] > 0.3)) * 1.1), 0, 1))
         found.append(_Opening(kind, wall, left, width, low, rise, confidence))
     return found
+
+
+def _opened(mask_yx: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Without gaps below 15 cm and without what is narrower than 20."""
+    from scipy.ndimage import binary_closing, binary_opening
+
+    closed = binary_closing(np.pad(mask_yx, 4), np.ones((5, 5)))
+    return np.asarray(binary_opening(closed, np.ones((7, 7)))[4:-4, 4:-4])
+
+
+def _framed(
+    is_empty: NDArray[np.bool_], is_recessed: NDArray[np.bool_], is_known: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Parts without depth that have a recessed frame: glass. A black screen before the wall has none."""
+    from scipy.ndimage import label
+
+    part_yx, count = label(is_empty)
+    framed = [_rim_share(part_yx == part, is_recessed, is_known) > 0.25 for part in range(1, count + 1)]
+    return np.array([False, *framed])[part_yx]
+
+
+def _rim_share(mine: NDArray[np.bool_], is_recessed: NDArray[np.bool_], is_known: NDArray[np.bool_]) -> float:
+    """How much of what surrounds a part lies behind the wall."""
+    from scipy.ndimage import binary_dilation
+
+    rim = binary_dilation(mine, iterations=2) & ~mine & is_known
+    return float(is_recessed[rim].mean()) if rim.any() else 0.0
 
 
 # --- the noun ------------------------------------------------------------------------------------------

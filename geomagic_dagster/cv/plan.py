@@ -168,13 +168,13 @@ class Support:
 
 
 def inside_by_cut(
-    grid: Grid, free_yx: NDArray[np.bool_], lines: Lines, support: Support, *, bare_m: float, covered_m: float
+    grid: Grid, free_yx: NDArray[np.bool_], lines: Lines, support: Support, *, unseen_m2: float, bare_m: float, hidden_m: float, covered_m: float
 ) -> tuple[NDArray[np.bool_], I64]:
     """The room (y, x) as a union of the lines' cells, and the cell code (y, x) of each pixel.
 
-    Least cost: a square metre inside that nobody saw through costs 1, one outside that somebody saw through
-    costs 1; a metre of outline costs `bare_m` where no surface stands there facing the room, `covered_m` where
-    one does.
+    Least cost, in square metres: one outside that somebody saw through costs 1, one inside that nobody saw through
+    `unseen_m2`; a metre of outline costs `covered_m` where a surface stands there facing the room, `bare_m` where
+    none does, and `hidden_m` where none was seen because nobody saw the place before it.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import breadth_first_order, maximum_flow
@@ -193,7 +193,7 @@ def inside_by_cut(
 
     source, sink = cells, cells + 1
     tails, heads, costs = [np.full(cells, source), np.arange(cells)], [np.arange(cells), np.full(cells, sink)], []
-    costs += [free_m2_c, unseen_m2_c]  # cut from the source: outside; cut from the sink: inside
+    costs += [free_m2_c, unseen_m2 * unseen_m2_c]  # cut from the source: outside; cut from the sink: inside
     normal_n2, along_n2 = lines.normal_n2, lines.along_n2
     for axis in (0, 1):
         a, b = (code_yx[:-1], code_yx[1:]) if axis == 0 else (code_yx[:, :-1], code_yx[:, 1:])
@@ -204,15 +204,16 @@ def inside_by_cut(
         middle = grid.place(first)
         length = grid.cell_m / np.abs(normal_n2[line]).sum(axis=1)
         share = support.at(line, (middle * along_n2[line]).sum(axis=1))
-        covered = length * (share * covered_m + (1 - share) * bare_m)
+        free_a, free_b = (free_yx[:-1], free_yx[1:]) if axis == 0 else (free_yx[:, :-1], free_yx[:, 1:])
+        bare_a, bare_b = (length * np.where(each[differs], bare_m, hidden_m) for each in (free_a, free_b))
         a_is_free_side = (a[differs] >> line) & 1 == 1
         cell_a, cell_b = (cell_yx[:-1], cell_yx[1:]) if axis == 0 else (cell_yx[:, :-1], cell_yx[:, 1:])
         tails += [cell_a[differs], cell_b[differs]]
         heads += [cell_b[differs], cell_a[differs]]
         # inside at the tail, outside at the head: covered only where the surface faces the tail
         costs += [
-            np.where(a_is_free_side, covered, length * bare_m),
-            np.where(a_is_free_side, length * bare_m, covered),
+            np.where(a_is_free_side, share * length * covered_m + (1 - share) * bare_a, bare_a),
+            np.where(a_is_free_side, bare_b, share * length * covered_m + (1 - share) * bare_b),
         ]
     whole = 1e5  # csgraph counts in integers: 0.1 square centimetres
     graph = coo_matrix(
