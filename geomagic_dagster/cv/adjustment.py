@@ -25,11 +25,15 @@ from geomagic_dagster.cv.plan import Lines
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-BANDS_M = (0.14, 0.12, 0.09, 0.06, 0.05, 0.05)
+BANDS_M = (0.14, 0.10, 0.07, 0.05, 0.05, 0.04)
 """How far from its wall a point may lie, round by round, while the corrections settle."""
+BARE_ROUNDS, BARE_SAMPLES = 3, 5.0
+"""So many rounds use only the bare part of a wall, if that has so many independent points."""
+CUT = 3.0
+"""Points farther off than so many sigmas are of something else: a door's leaf, the back of a bookcase."""
 POINTS_A_SAMPLE = 20.0
 """Depth noise is smooth over neighbouring pixels: so many points tell as much as one independent one."""
-DRIFT_PER_M, DRIFT_M = 0.02, 0.001
+DRIFT_PER_M, DRIFT_M = 0.015, 0.001
 """Sigma of the drift between neighbouring views: a share of the way between them, and a rest."""
 TURN_RAD_PER_M, TURN_RAD = 0.002, 0.0007
 ANYWHERE_M, ANYWHERE_RAD = 1.0, 0.2
@@ -64,6 +68,7 @@ class Adjusted:
 def adjust_walls(
     points_m_p2: F64,
     view_p: I64,
+    is_bare_p: NDArray[np.bool_],
     eye_m_v2: F64,
     lines: Lines,
     ends_m_n2: F64,
@@ -73,6 +78,7 @@ def adjust_walls(
 
     Args:
         view_p: which view each point comes from.
+        is_bare_p: points above doors and furniture: while the corrections settle these are trusted alone.
         eye_m_v2: where the views are; neighbours in this order are neighbours in time.
         ends_m_n2: from where to where along each line (Lines.along_n2) points count.
         right_angles: (i, j, angle): wall j's normal is turned by exactly this angle from wall i's.
@@ -87,10 +93,12 @@ def adjust_walls(
     correction_v3 = np.zeros((views, 3))
     near = _near(points, Lines(angle_n, offset_n), start_n2, BANDS_M[0] + 0.1)
     normal_matrix, samples_n = np.eye(3 * views + 2 * walls), np.zeros(walls)
-    for band_m in BANDS_M:
+    bare = [index[is_bare_p[index]] for index in near]
+    for number, band_m in enumerate(BANDS_M):
         rows = []
         for wall in range(walls):
-            index = near[wall]
+            is_settling = number < BARE_ROUNDS and len(bare[wall]) > BARE_SAMPLES * POINTS_A_SAMPLE
+            index = bare[wall] if is_settling else near[wall]
             view_k = view_p[index]
             from_eye = points[index] - eyes[view_k]
             x, y = from_eye.T
@@ -100,7 +108,7 @@ def adjust_walls(
             residual = moved @ normal - offset_n[wall]
             ok = np.abs(residual) < band_m
             scale = np.clip(1.4826 * np.median(np.abs(residual[ok])) if ok.any() else 0.0, 0.004, 0.03)
-            cut = min(band_m, 4.685 * scale)
+            cut = min(band_m, CUT * scale)
             weight = np.clip(1 - (residual / cut) ** 2, 0, None) ** 2 / (scale**2 * POINTS_A_SAMPLE)
             ok = weight > 0
             across = np.array([-normal[1], normal[0]])

@@ -66,11 +66,18 @@ BEHIND_M = 0.02
 """Gap between a piece and the wall behind it."""
 
 
+KIND_RGB = {
+    "table": (240, 200, 130), "chair": (170, 205, 240), "sofa": (150, 180, 230), "bed": (205, 185, 235),
+    "storage": (200, 215, 165), "television": (150, 150, 160), "object": (225, 225, 225),
+}  # fmt: skip
+"""Of the picture."""
+
+
 @stage(
     version="1",
     timeout=minutes(2),
     memory_gb=2,
-    expects={"pieces": (1, 80), "floor_covered_fraction": (0.02, 0.8), "largest_edge_m": (0.3, 5.0)},
+    expects={"pieces": (1, 80), "floor_covered_m2": (0.1, 200.0), "largest_edge_m": (0.3, 5.0)},
 )
 def furniture(layout: Layout, mesh: Mesh, params: FurnitureParams = FurnitureParams()) -> Furniture:
     """Boxes of everything in the room that is not the room. Without a floor heights are above the lowest surface."""
@@ -226,7 +233,11 @@ def _without_shell(room: _Room, mesh: Mesh, params: FurnitureParams) -> _Surface
         along_f, off_f, _ = room.along_and_off(wall, centres_f3[:, :2])
         edge_2 = (room.ends_w2[wall] - room.starts_w2[wall]) / length
         is_facing_f = normals_f3[:, :2] @ np.array([-edge_2[1], edge_2[0]]) > 0.85
-        is_wall_f |= is_facing_f & (np.abs(off_f - shift_m) < DRIFT_M) & (along_f > -0.1) & (along_f < length + 0.1)
+        is_facing_f &= (np.abs(off_f - shift_m) < DRIFT_M) & (along_f > -0.1) & (along_f < length + 0.1)
+        for group in _connected(triangles_f3, np.flatnonzero(is_facing_f)) if is_facing_f.any() else []:
+            is_near = np.abs(off_f[group] - shift_m) < tolerance_m
+            if area_f[group[is_near]].sum() > 0.2 * area_f[group].sum():  # else the back of a chair before the wall
+                is_wall_f[group] = True
     if not len(room.polygon_n2):
         for axis_2, offset_m in _upright_planes(centres_f3, normals_f3, area_f, room):
             is_kept_v &= np.abs(vertices_v3[:, :2] @ axis_2 - offset_m) > params.shell_m
@@ -281,7 +292,7 @@ def _wall_spread(
         near = np.abs(off - middle) < reach
         off, weight = off[near], weight[near]
     spread = float(np.sqrt(np.average((off - middle) ** 2, weights=weight)))
-    return float(np.clip(2.5 * spread, shell_m, 0.08)), middle
+    return float(np.clip(1.5 * spread, shell_m, 1.4 * shell_m)), middle
 
 
 def _upright_planes(centres_f3: F64, normals_f3: F64, area_f: F64, room: _Room) -> Iterator[tuple[F64, float]]:
@@ -427,10 +438,11 @@ def _told_apart(surface: _Surface, room: _Room) -> list[_Piece]:
     return pieces
 
 
-def _tops(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
+def _tops(triangles: I64, surface: _Surface, points: _Points, are_strips_wanted: bool = False) -> list[_Top]:
     level = triangles[surface.normals_f3[triangles, 2] > TOP_SLOPE]
     found = []
-    for group in _connected(surface.vertices_f3, level) if len(level) else []:
+    groups = _connected(surface.vertices_f3, level) if len(level) else []
+    for group in [part for group in groups for part in _without_necks(group, surface, points)]:
         area = float(surface.area_f[group].sum())
         at = points.of(group)
         if area < LEAST_TOP_M2 or len(at) < 20:
@@ -439,9 +451,44 @@ def _tops(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
         z = float(np.median(surface.points_n3[at, 2]))
         # width as the square root would have it for a ring, an L or a U: area over length
         width = min(rectangle.size_2.min(), area / rectangle.size_2.max())
-        if width >= LEAST_TOP_WIDTH_M:
+        if width >= LEAST_TOP_WIDTH_M or are_strips_wanted:
             found.append(_Top(group, z, area, rectangle))
     return found
+
+
+def _without_necks(group: I64, surface: _Surface, points: _Points) -> list[I64]:
+    """A level surface cut where it is narrow: two tables that nearly touch are one in a drifted scan."""
+    from scipy import ndimage
+
+    at = points.of(group)
+    if surface.area_f[group].sum() < 4 * LEAST_TOP_M2 or len(at) < 100:
+        return [group]
+    plan_n2 = surface.points_n3[at, :2]
+    rectangle = _rectangle(plan_n2, 0.005)
+    if surface.area_f[group].sum() > 0.75 * rectangle.area_m2:
+        return [group]
+    cell_m = 0.03
+    low = plan_n2.min(0) - 2 * cell_m
+    cell_n2 = ((plan_n2 - low) / cell_m).astype(np.int64)
+    filled = np.zeros(cell_n2.max(0) + 3, bool)
+    filled[tuple(cell_n2.T)] = True
+    filled = ndimage.binary_fill_holes(ndimage.binary_closing(filled))
+    depth_m = ndimage.distance_transform_edt(filled) * cell_m
+    for neck_m in (0.06, 0.09, 0.12, 0.15):
+        cores, count = ndimage.label(depth_m > neck_m)
+        sizes = np.bincount(cores.ravel(), minlength=count + 1)[1:] * cell_m**2
+        large = [1 + i for i in range(count) if sizes[i] > 0.06 and depth_m[cores == 1 + i].max() > neck_m + 0.05]
+        if len(large) > 1:
+            nearest = np.argmin([ndimage.distance_transform_edt(cores != i) for i in large], axis=0)
+            centre_g2 = ((surface.centres_f3[group, :2] - low) / cell_m).astype(np.int64)
+            centre_g2 = np.clip(centre_g2, 0, np.array(filled.shape) - 1)
+            owner_g = nearest[tuple(centre_g2.T)]
+            parts = [group[owner_g == i] for i in range(len(large))]
+            rectangles = [_rectangle(surface.points_n3[points.of(part), :2], 0.01) for part in parts if len(part) > 3]
+            # a table with things on it has necks, too, but its parts fill the same rectangle
+            if sum(each.area_m2 for each in rectangles) < 0.82 * rectangle.area_m2 and len(rectangles) == len(parts):
+                return parts
+    return [group]
 
 
 def _tall(triangles: I64, surface: _Surface, points: _Points) -> list[_Top]:
@@ -469,6 +516,11 @@ def _share_inside(inner: _Rectangle, outer: _Rectangle, margin_m: float = 0.03) 
     return float((outer.distance(at) < margin_m).mean())
 
 
+def _gap_m(a: _Rectangle, b: _Rectangle) -> float:
+    """Between two rectangles that do not cross; 0 or less where a corner lies in the other."""
+    return float(min(a.distance(b.corners_42).min(), b.distance(a.corners_42).min()))
+
+
 def _is_same(low: _Top, high: _Top) -> bool:
     """Do two level surfaces of one connected part belong to one thing?"""
     inside, around = _share_inside(high.rectangle, low.rectangle), _share_inside(low.rectangle, high.rectangle)
@@ -476,18 +528,14 @@ def _is_same(low: _Top, high: _Top) -> bool:
         return inside > 0.6 if len(high.triangles) else around > 0.6 or inside > 0.6
     if max(inside, around) > 0.6:  # one above the other: shelves of a case, a pillow on a bed, a step in a cupboard
         return True
-    gap = float(
-        min(
-            high.rectangle.distance(low.rectangle.corners_42).min(),
-            low.rectangle.distance(high.rectangle.corners_42).min(),
-        )
-    )
+    gap = _gap_m(low.rectangle, high.rectangle)
     large, small = sorted((low, high), key=lambda top: -top.area_m2)
     if large.area_m2 > 1.0 and SEAT_M[0] < large.z_m < 0.7 and gap < 0.2 and small.z_m - large.z_m > 0.03:
-        # a bed's pillows lie within its width; what stands beside it does not
+        # a bed's pillows lie at its end, within its width; what stands beside it is smaller or lower
         local = large.rectangle.local(small.rectangle.corners_42)
-        short = int(np.argmin(large.rectangle.size_2))
-        if small.z_m - large.z_m < 0.2 and np.abs(local[:, short]).max() < 0.5 * large.rectangle.size_2[short] + 0.06:
+        across = int(np.argmin(np.abs(local.mean(0)) / large.rectangle.size_2))
+        is_within = np.abs(local[:, across]).max() < 0.5 * large.rectangle.size_2[across] + 0.06
+        if small.z_m - large.z_m < 0.2 and small.area_m2 > 0.22 and is_within:
             return True
     if gap > 0.08:
         return False
@@ -523,6 +571,13 @@ def _split(triangles: I64, surface: _Surface, points: _Points) -> list[_Piece]:
     if len(groups) <= 1:
         whole = _Piece(triangles)
         return [whole, *_standing_on(whole, tops, surface, points)]
+    known = {int(top.triangles[0]) for top in tops}
+    for strip in _tops(triangles, surface, points, are_strips_wanted=True):
+        if int(strip.triangles[0]) not in known:
+            gaps = [min(_gap_m(strip.rectangle, top.rectangle) for top in group) for group in groups]
+            nearest = int(np.argmin(gaps))
+            if gaps[nearest] < 0.1 and strip.z_m - min(top.z_m for top in groups[nearest]) < BACK_M:
+                groups[nearest].append(strip)
     # every triangle goes to the nearest thing, seen from above; under a table's top a seat goes first
     centres = surface.centres_f3[triangles]
     cost = np.empty((len(groups), len(triangles)))
@@ -671,7 +726,7 @@ def _is_one_flat_thing(a: _Box, b: _Box, both: _Box, hangs: bool) -> bool:
 def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Room) -> tuple[_Piece | None, str]:
     """The larger piece that this one is a part of, or stands on."""
     best: tuple[float, _Piece | None, str] = (np.inf, None, "")
-    for piece, other, _ in kept:
+    for piece, other, other_at_n3 in kept:
         off = other.rectangle.distance(at_n3[:, :2])
         is_in_height = (at_n3[:, 2] > other.bottom_m - 0.05) & (at_n3[:, 2] < other.top_m + 0.03)
         inside = float(((off < 0.03) & is_in_height).mean())
@@ -679,7 +734,7 @@ def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Ro
             best = min(best, (-inside, piece, "part"), key=lambda each: each[0])
             continue
         over = float((off < 0.02).mean())
-        if _is_back_of(at_n3, box, piece, other, off):
+        if piece.on is None and (_is_back_of(at_n3, box, other) or _is_back_of(other_at_n3, other, box)):
             best = min(best, (-1.0, piece, "part"), key=lambda each: each[0])
             continue
         if over > 0.7 and -0.08 < box.bottom_m - other.top_m < 0.12:
@@ -691,14 +746,15 @@ def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Ro
     return best[1], best[2]
 
 
-def _is_back_of(at_n3: F64, box: _Box, seat: _Piece, seat_box: _Box, off_n: F64) -> bool:
+def _is_back_of(at_n3: F64, box: _Box, seat_box: _Box) -> bool:
     """Is this the back of a chair whose slats were too thin to see?"""
-    if seat.on is not None or not SEAT_M[0] < seat_box.top_m or seat_box.rectangle.size_2.max() > 0.75:
+    if not SEAT_M[0] < seat_box.top_m or seat_box.rectangle.size_2.max() > 0.75:
         return False
     if seat_box.top_m > 1.1 or not SEAT_M[0] + 0.3 < box.top_m < SEAT_M[1] + BACK_M or box.bottom_m > 0.9:
         return False
     width_m = box.rectangle.size_2.max()
     is_wide = max(0.25, 0.6 * seat_box.rectangle.size_2.min()) < width_m < 0.7
+    off_n = seat_box.rectangle.distance(at_n3[:, :2])
     unseen_m = max(0.0, 0.42 - float(seat_box.rectangle.size_2.min()))
     is_beside = float(np.quantile(off_n, 0.9)) < 0.10 + unseen_m and float(np.median(off_n)) > -0.10
     return bool(is_wide and is_beside and box.rectangle.size_2.min() < 0.25)
@@ -910,6 +966,77 @@ def _has_back_along(size_2: F64, at_n3: F64, seat_z: F64) -> bool:
         return False
     rectangle = _rectangle(high, 0.02)
     return bool(rectangle.size_2.max() > 0.8 * size_2.max())
+
+
+def measure_furniture(furniture: Furniture) -> dict[str, float]:
+    """Numbers of a result; without any piece only their count."""
+    numbers = {"pieces": float(len(furniture.kind_k))}
+    for name in ("table", "chair", "sofa", "bed", "storage", "television", "object"):
+        numbers[f"{name}_pieces"] = float(sum(kind == name for kind in furniture.kind_k))
+    if len(furniture.kind_k):
+        is_on_floor_k = furniture.stands_on_k == ON_FLOOR
+        numbers["on_floor_pieces"] = float(is_on_floor_k.sum())
+        numbers["floor_covered_m2"] = float(np.prod(furniture.size_m_k3[is_on_floor_k, :2], axis=1).sum())
+        numbers["largest_edge_m"] = float(furniture.size_m_k3.max())
+        numbers["size_sigma_median_m"] = float(np.median(furniture.size_sigma_m_k3))
+        numbers["confidence_median"] = float(np.median(furniture.confidence_k))
+    return numbers
+
+
+def preview_furniture(furniture: Furniture) -> NDArray[np.uint8]:
+    """The boxes from above, (h, w, 3), at most about 640 pixels wide or high, a grid line a metre, kinds and heights."""
+    import cv2
+
+    corners_k42 = [
+        _Rectangle(centre[:2], size[:2], float(yaw)).corners_42
+        for centre, size, yaw in zip(
+            furniture.centre_world_m_k3, furniture.size_m_k3, furniture.yaw_world_rad_k, strict=True
+        )
+    ]
+    if not corners_k42:
+        picture = np.full((120, 640, 3), 255, np.uint8)
+        cv2.putText(
+            picture, "no furniture found", (170, 68), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (90, 90, 90), 2, cv2.LINE_AA
+        )
+        return picture
+    # square to what stands there, as on a plan
+    yaw = -_dominant_rad(furniture.yaw_world_rad_k, np.prod(furniture.size_m_k3[:, :2], axis=1))
+    turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
+    turned = [each @ turn for each in corners_k42]
+    low, high = np.vstack(turned).min(0) - 0.2, np.vstack(turned).max(0) + 0.2
+    scale = 640 / float((high - low).max())
+    width, height = (int(round(scale * edge)) for edge in high - low)
+    picture = np.full((height, width, 3), 255, np.uint8)
+
+    def pixels(points_n2: F64) -> NDArray[np.int32]:
+        return np.round((points_n2 - low) * scale * [1, -1] + [0, height - 1]).astype(np.int32)
+
+    for metre in range(int(np.ceil(low[0])), int(high[0]) + 1):
+        cv2.line(
+            picture, *(tuple(map(int, p)) for p in pixels(np.array([[metre, low[1]], [metre, high[1]]]))), (230,) * 3
+        )
+    for metre in range(int(np.ceil(low[1])), int(high[1]) + 1):
+        cv2.line(
+            picture, *(tuple(map(int, p)) for p in pixels(np.array([[low[0], metre], [high[0], metre]]))), (230,) * 3
+        )
+    top_k = furniture.centre_world_m_k3[:, 2] + 0.5 * furniture.size_m_k3[:, 2]
+    for k in np.argsort(top_k, kind="stable"):  # as seen from above
+        outline, colour = pixels(turned[k]), KIND_RGB.get(furniture.kind_k[k], KIND_RGB["object"])
+        filled = picture.copy()
+        cv2.fillPoly(filled, [outline], colour)
+        picture = cv2.addWeighted(filled, 0.75, picture, 0.25, 0)
+        cv2.polylines(picture, [outline], True, tuple(c // 2 for c in colour), 1, cv2.LINE_AA)
+    for k, kind in enumerate(furniture.kind_k):  # words last, above all areas
+        edges = furniture.size_m_k3[k]
+        lines = [kind, f"{edges[0]:.2f} x {edges[1]:.2f}", f"h {edges[2]:.2f}"]
+        if scale * edges[:2].max() < 60:
+            lines = [kind] if scale * edges[:2].max() > 30 else []
+        middle = pixels(turned[k].mean(0)[None])[0]
+        for row, line in enumerate(lines):
+            (wide, high_px), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.36, 1)
+            at = int(middle[0] - wide / 2), int(middle[1] + 13 * (row - (len(lines) - 1) / 2) + high_px / 2)
+            cv2.putText(picture, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (20, 20, 20), 1, cv2.LINE_AA)
+    return picture
 
 
 def _boxes(fitted: list[_Fitted], room: _Room) -> Furniture:

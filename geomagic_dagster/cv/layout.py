@@ -34,6 +34,7 @@ JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same w
 UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
 LEAST_STRETCH_M = 0.15
 TALL_SHARE, LOW_SHARE = 1.0, 0.2  # how much a surface up to the ceiling, and one of furniture's height, is a wall
+BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
 WALL_SIGMA_FLOOR_M = 0.002
@@ -648,13 +649,14 @@ def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warni
 def _fitted(outline: _Outline, rays: _Rays, heights: _Heights, params: LayoutParams) -> tuple[Adjusted, str]:
     points, view_p = rays.points()
     chosen = (points[:, 2] > heights.low_m + 0.1) & (points[:, 2] < heights.high_m - 0.05)
+    is_bare = points[chosen, 2] > min(heights.low_m + BARE_M_ABOVE, heights.high_m - 0.3)
     points, view_p = points[chosen, :2], view_p[chosen]
     ends = outline.ends_m_n2 + np.array([0.08, -0.08])
-    free = adjust_walls(points, view_p, rays.eye_m_v3[:, :2], outline.lines, ends, [])
+    free = adjust_walls(points, view_p, is_bare, rays.eye_m_v3[:, :2], outline.lines, ends, [])
     pairs = _right_angles(outline, free, params)
     if not pairs:
         return free, ""
-    snapped = adjust_walls(points, view_p, rays.eye_m_v3[:, :2], outline.lines, ends, pairs)
+    snapped = adjust_walls(points, view_p, is_bare, rays.eye_m_v3[:, :2], outline.lines, ends, pairs)
     off = [abs(_off_square(free.lines, i, j, angle)) for i, j, angle in pairs]
     together = sorted({i for pair in pairs for i in pair[:2]})
     return snapped, (
