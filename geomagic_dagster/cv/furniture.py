@@ -62,6 +62,8 @@ FOOT_M = 0.20
 """Depth of the foot of what is thin and stands on something; fusion loses a foot of two centimetres."""
 TALL_M = 1.25
 """What reaches from low to above this is a thing of its own, whatever level surfaces touch it."""
+FIT_TRIM = 0.012
+"""Share of the points that may lie outside of a side of a box: what noise and drift put there."""
 BEHIND_M = 0.02
 """Gap between a piece and the wall behind it."""
 
@@ -222,7 +224,7 @@ def _without_shell(room: _Room, mesh: Mesh, params: FurnitureParams) -> _Surface
     centres_f3 = vertices_v3[triangles_f3].mean(1)
     if len(room.polygon_n2):
         is_kept_v &= _is_inside(vertices_v3[:, :2], room.polygon_n2, 0.15)
-    is_wall_f = np.zeros(len(area_f), bool)
+    is_wall_f = (normals_f3[:, 2] > TOP_SLOPE) & (centres_f3[:, 2] < DRIFT_M)  # the floor, where the scan drifted
     for wall in range(len(room.starts_w2)):
         tolerance_m, shift_m = _wall_spread(room, wall, centres_f3, normals_f3, area_f, params.shell_m)
         along_v, off_v, length = room.along_and_off(wall, vertices_v3[:, :2])
@@ -537,6 +539,8 @@ def _is_same(low: _Top, high: _Top) -> bool:
         is_within = np.abs(local[:, across]).max() < 0.5 * large.rectangle.size_2[across] + 0.06
         if small.z_m - large.z_m < 0.2 and small.area_m2 > 0.22 and is_within:
             return True
+    if high.z_m - low.z_m < 0.04 and gap < 0.6 and _is_one_rectangle(low, high, 0.5, 0.05):
+        return True  # a sideboard, parted by what stands on it
     if gap > 0.08:
         return False
     step = high.z_m - low.z_m
@@ -550,13 +554,15 @@ def _is_same(low: _Top, high: _Top) -> bool:
     return bool(np.ptp(local) > 0.55 * longer.size_2.max() and np.abs(local).max() < 0.5 * longer.size_2.max() + 0.08)
 
 
-def _is_one_rectangle(a: _Top, b: _Top) -> bool:
+def _is_one_rectangle(a: _Top, b: _Top, least_filled: float = 0.8, crooked_m: float = 0.12) -> bool:
+    """Are two level surfaces as deep as one another, in one line, and together most of a rectangle?"""
     both = _rectangle(np.concatenate((a.rectangle.corners_42, b.rectangle.corners_42)), 0.0, (a.rectangle.yaw_rad,))
     local_a, local_b = (both.local(each.rectangle.corners_42) for each in (a, b))
     across = int(np.argmin(np.abs(local_a.mean(0) - local_b.mean(0))))
     widths = np.ptp(local_a[:, across]), np.ptp(local_b[:, across])
-    is_full = a.rectangle.area_m2 + b.rectangle.area_m2 > 0.8 * both.area_m2
-    return bool(min(widths) > 0.75 * max(widths) and is_full)
+    is_full = a.rectangle.area_m2 + b.rectangle.area_m2 > least_filled * both.area_m2
+    is_straight = abs(local_a.mean(0)[across] - local_b.mean(0)[across]) < crooked_m
+    return bool(min(widths) > 0.75 * max(widths) and is_straight and is_full)
 
 
 def _split(triangles: I64, surface: _Surface, points: _Points) -> list[_Piece]:
@@ -807,14 +813,10 @@ def _fit(
     params: FurnitureParams,
 ) -> _Fitted | None:  # fmt: skip
     """The box of a piece; None where it is none (too small, too large, flat on a wall, on the ceiling)."""
-    rectangle = _rectangle(at_n3[:, :2], axes_rad=walls_rad)
-    bottom, top = (float(z) for z in np.quantile(at_n3[:, 2], (0.003, 0.997)))
-    level = normals_n3[:, 2] > TOP_SLOPE
-    if level.sum() > 30:  # a top that was seen says the height better than its rim
-        highest = at_n3[level, 2]
-        near = highest > top - 0.03
-        if near.sum() > 0.3 * max(30, level.sum() * 0.2):
-            top = float(np.median(highest[near]))
+    rectangle = _rectangle(at_n3[:, :2], FIT_TRIM, walls_rad)
+    bottom = float(np.quantile(at_n3[:, 2], 0.003))
+    level_z = np.sort(at_n3[normals_n3[:, 2] > TOP_SLOPE, 2])
+    top = _top_m(at_n3[:, 2], level_z, rectangle.area_m2 / surface.point_m2)
     if room.height_m - top < 0.15 and bottom > 1.6:
         return None  # a lamp on the ceiling
     is_standing = piece.on is None
@@ -850,9 +852,9 @@ def _fit(
     sizes = np.sort([*rectangle.size_2, top - bottom])
     if sizes[1] < params.smallest_m or sizes[2] > params.largest_m or len(at_n3) * surface.point_m2 < 0.015:
         return None
-    if is_hung and thinnest < params.thinnest_hung_m or top - bottom < 0.05:
+    if is_hung and thinnest < params.thinnest_hung_m or top - bottom < (0.12 if piece.on is None else 0.06):
         return None
-    if piece.on is None and thinnest < 0.12:  # what a drifted wall, a curtain or a pole leaves behind
+    if thinnest < (0.12 if piece.on is None else 0.05):  # what a drifted wall, a curtain or a pole leaves behind
         return None
     kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
     box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
@@ -860,6 +862,23 @@ def _fit(
         piece, kind, rectangle, bottom, top, piece.on, is_hung, 0.012 + 0.5 * hidden,
         min(1.0, len(at_n3) * surface.point_m2 / box_m2),
     )  # fmt: skip
+
+
+def _top_m(z_n: F64, level_z_n: F64, plan_n: float) -> float:
+    """Height of a piece: of its highest large level surface where next to nothing is above that, else of its rim.
+
+    `plan_n`: so many points a level surface as large as its plan would have.
+    """
+    rim = float(np.quantile(z_n, 0.998))
+    if len(level_z_n) < max(30, 0.15 * plan_n):
+        return rim
+    counts = np.searchsorted(level_z_n, level_z_n + 0.03) - np.arange(len(level_z_n))
+    large = np.flatnonzero(counts > 0.15 * plan_n)
+    if len(large) == 0:
+        return rim
+    start = level_z_n[large[-1]]
+    top = float(np.median(level_z_n[(level_z_n >= start) & (level_z_n < start + 0.03)]))
+    return top if (z_n > top + 0.03).mean() < 0.08 else rim
 
 
 def _is_round(rectangle: _Rectangle, normals_n3: F64) -> bool:
