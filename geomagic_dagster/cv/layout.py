@@ -32,7 +32,7 @@ SAMPLES_A_M2 = 400  # points over the mesh: 5 cm apart
 FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
 JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
 UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
-LEAST_STRETCH_M = 0.15
+LEAST_STRETCH_M = 0.2
 TALL_SHARE, LOW_SHARE = 1.0, 0.2  # how much a surface up to the ceiling, and one of furniture's height, is a wall
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
@@ -443,7 +443,8 @@ def _outline(
     hits, _ = rays.points()
     everything = np.concatenate((points[:, :2], rays.eye_m_v3[:, :2]))
     grid = Grid.around(everything, 0.6, params.cell_m, 700)
-    free_yx = _free(grid, rays)
+    reach_vk = _reach(rays)
+    free_yx = _free(grid, rays, reach_vk)
 
     behind = points[:, :2] - FREE_M * np.stack((np.cos(angle_p), np.sin(angle_p)), axis=1)
     is_free_behind_p = free_yx[grid.pixel(behind)]
@@ -459,6 +460,9 @@ def _outline(
     walls = len(lines)
     lines = lines.joined(_frontiers(grid, free_yx, lines))
     support, tops = _support(points, angle_p, lines, walls, heights)
+    if heights.ceiling_m is not None:
+        reach_vk = _reach_before_openings(rays, reach_vk, lines, walls, support)
+        free_yx = _free(grid, rays, reach_vk)
     inside_yx, code_yx = inside_by_cut(
         grid, free_yx, lines, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
     )
@@ -470,30 +474,52 @@ def _outline(
     return _seen_walls(order, lines, walls, tops, warnings)
 
 
-def _free(grid: Grid, rays: _Rays) -> NDArray[np.bool_]:
-    """(y, x): where at least two views looked through, at whatever height."""
-    import cv2
+BEARINGS = 180
+_BORDER_K = np.arange(BEARINGS + 1) / BEARINGS * 2 * np.pi - np.pi
 
+
+def _reach(rays: _Rays) -> F64:
+    """(v, k): how far each view saw in each bearing, at whatever height; 0 where it did not look."""
     points, view_p = rays.points()
     away = points[:, :2] - rays.eye_m_v3[view_p, :2]
-    bins = 180
-    bin_p = np.floor((np.arctan2(away[:, 1], away[:, 0]) + np.pi) / (2 * np.pi) * bins).astype(np.int64) % bins
-    key_p, range_p = view_p * bins + bin_p, np.linalg.norm(away, axis=1)
+    bearing_p = np.floor((np.arctan2(away[:, 1], away[:, 0]) + np.pi) / (2 * np.pi) * BEARINGS).astype(np.int64)
+    key_p, range_p = view_p * BEARINGS + bearing_p % BEARINGS, np.linalg.norm(away, axis=1)
     order = np.lexsort((range_p, key_p))
-    last = np.searchsorted(key_p[order], np.arange(len(rays.eye_m_v3) * bins), side="right")
-    first = np.searchsorted(key_p[order], np.arange(len(rays.eye_m_v3) * bins), side="left")
+    every = np.arange(len(rays.eye_m_v3) * BEARINGS)
+    first, last = (np.searchsorted(key_p[order], every, side=side) for side in ("left", "right"))
+    reach = np.zeros(len(every))
     enough = last - first >= 4
-    reach = np.zeros(len(first))
     reach[enough] = range_p[order][last[enough] - 3]  # not the farthest: single pixels fly
-    reach_vk = reach.reshape(-1, bins)
-    border = (np.arange(bins + 1) / bins) * 2 * np.pi - np.pi
-    a, b = (np.stack((np.cos(t), np.sin(t)), axis=1) for t in (border[:-1], border[1:]))
+    return reach.reshape(-1, BEARINGS)
+
+
+def _reach_before_openings(rays: _Rays, reach_vk: F64, lines: Lines, walls: int, support: Support) -> F64:
+    """The same up to where a ray passes beneath a surface that reaches the ceiling: through a door, into a mirror."""
+    middle_k = 0.5 * (_BORDER_K[:-1] + _BORDER_K[1:])
+    direction_k2 = np.stack((np.cos(middle_k), np.sin(middle_k)), axis=1)
+    result = reach_vk.copy()
+    for i in range(walls):
+        normal, along = lines.normal_n2[i], lines.along_n2[i]
+        front_v = rays.eye_m_v3[:, :2] @ normal - lines.offset_m_n[i]
+        towards_k = -(direction_k2 @ normal)
+        at_vk = front_v[:, None] / np.where(towards_k > 0.05, towards_k, np.inf)
+        s_vk = (rays.eye_m_v3[:, :2] @ along)[:, None] + at_vk * (direction_k2 @ along)
+        passes = (front_v[:, None] > 0.1) & (towards_k > 0.05) & (at_vk < result)
+        is_tall = support.at(np.full(s_vk.shape, i), s_vk) >= TALL_SHARE
+        result = np.where(passes & is_tall, at_vk + 0.05, result)
+    return result
+
+
+def _free(grid: Grid, rays: _Rays, reach_vk: F64) -> NDArray[np.bool_]:
+    """(y, x): where at least two views looked through."""
+    import cv2
+
+    a, b = (np.stack((np.cos(t), np.sin(t)), axis=1) for t in (_BORDER_K[:-1], _BORDER_K[1:]))
     count_yx = np.zeros(grid.shape, np.int32)
     for eye, reach_k in zip(rays.eye_m_v3[:, :2], reach_vk, strict=True):
         fan = np.stack((eye + reach_k[:, None] * a, eye + reach_k[:, None] * b), axis=1).reshape(-1, 2)
         mask = np.zeros(grid.shape, np.uint8)
-        pixels = np.rint((fan - grid.origin_2) / grid.cell_m).astype(np.int32)
-        cv2.fillPoly(mask, [pixels], 1)
+        cv2.fillPoly(mask, [np.rint((fan - grid.origin_2) / grid.cell_m).astype(np.int32)], 1)
         count_yx += mask
     return count_yx >= (2 if len(rays.eye_m_v3) >= 8 else 1)
 
@@ -557,7 +583,7 @@ def _support(
     reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
     bins = int(2 * reach / step) + 1
     share, seen = np.zeros((len(lines), bins)), np.zeros((len(lines), bins))
-    tall = heights.high_m - 0.45 if heights.ceiling_m is not None else heights.low_m + 1.9
+    tall = heights.high_m - 0.25 if heights.ceiling_m is not None else heights.low_m + 1.9
     for i in range(walls):
         mine = _on_line(points, angle_p, lines, i, JOIN_M)
         k = np.floor((points[mine, :2] @ lines.along_n2[i] + reach) / step).astype(int)
@@ -786,20 +812,16 @@ def _openings_of(
     found = []
     for part in range(1, count + 1):
         mine = part_yx == part
-        rows, columns = mine.sum(axis=1), mine.sum(axis=0)
-        long_rows = np.flatnonzero(rows >= 0.5 * np.quantile(rows[rows > 0], 0.8))
-        long_columns = np.flatnonzero(columns >= 0.5 * np.quantile(columns[columns > 0], 0.8))
-        low, high = long_rows[0] * OPENING_CELL_M, (long_rows[-1] + 1) * OPENING_CELL_M
-        left, right = long_columns[0] * OPENING_CELL_M, (long_columns[-1] + 1) * OPENING_CELL_M
+        box = _recessed_box(mine & is_recessed)
+        if box is None:
+            continue
+        low, high = box[0].start * OPENING_CELL_M, box[0].stop * OPENING_CELL_M
+        left, right = box[1].start * OPENING_CELL_M, box[1].stop * OPENING_CELL_M
         width, rise = right - left, high - low
-        box = np.s_[long_rows[0] : long_rows[-1] + 1, long_columns[0] : long_columns[-1] + 1]
         filled = float(mine[box].mean())
         if width < 0.4 or rise < 0.4 or width * rise < params.opening_m2 or filled < 0.55:
             continue
-        seen = known[box].sum()
-        if low >= 0.3 and not is_empty[box].mean() > 0.3 and (filled < 0.8 or _rim_share(mine, is_recessed, is_known) > 0.3):
-            continue  # a fold of the wall, not a hole in it
-        is_through = through_yx[box].sum() > 0.5 * seen
+        is_through = through_yx[box].sum() > 0.5 * reached_yx[box].sum()
         kind: Kind = "window"
         if low < 0.3 and rise > 1.6:
             low, rise = 0.0, high
@@ -809,6 +831,23 @@ def _openings_of(
         confidence = float(np.clip(filled * min(1.0, float(np.mean(known[box] > 0.3)) * 1.1), 0, 1))
         found.append(_Opening(kind, wall, left, width, low, rise, confidence))
     return found
+
+
+def _recessed_box(recessed: NDArray[np.bool_]) -> tuple[slice, slice] | None:
+    """Rows and columns of what lies behind the wall in one part: glass is framed by it, a screen beside it is not."""
+    from scipy.ndimage import binary_closing, label
+
+    part_yx, count = label(binary_closing(np.pad(recessed, 2), np.ones((3, 3)))[2:-2, 2:-2])
+    if count == 0:
+        return None
+    size = np.bincount(part_yx.ravel())
+    size[0] = 0
+    row, column = np.nonzero(np.isin(part_yx, np.flatnonzero(size > 0.15 * size.sum())))
+    if len(row) == 0:
+        return None
+    low, high = (np.quantile(row, q, method="nearest") for q in (0.01, 0.99))
+    left, right = (np.quantile(column, q, method="nearest") for q in (0.01, 0.99))
+    return slice(int(low), int(high) + 1), slice(int(left), int(right) + 1)
 
 
 def _opened(mask_yx: NDArray[np.bool_]) -> NDArray[np.bool_]:
