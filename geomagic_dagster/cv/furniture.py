@@ -290,7 +290,7 @@ def _is_inside(points_n2: F64, polygon_k2: F64, margin_m: float) -> Mask:
 def _wall_spread(
     room: _Room, wall: int, centres_f3: F64, normals_f3: F64, area_f: F64, shell_m: float
 ) -> tuple[float, float, float]:
-    """(tolerance, shift, spread) in metres: how thick a drifted wall is, and how far it stands from where layout has it."""
+    """(tolerance, shift, spread) in metres: how thick the wall is, and how far it stands from where layout has it."""
     edge = room.ends_w2[wall] - room.starts_w2[wall]
     inward_2 = np.array([-edge[1], edge[0]]) / np.hypot(*edge)
     along_f, off_f, length = room.along_and_off(wall, centres_f3[:, :2])
@@ -454,7 +454,7 @@ def _tops(triangles: I64, surface: _Surface, points: _Points, are_strips_wanted:
     level = triangles[surface.normals_f3[triangles, 2] > TOP_SLOPE]
     found = []
     groups = _connected(surface.vertices_f3, level) if len(level) else []
-    for group in [part for group in groups for part in _without_necks(group, surface, points)]:
+    for group in [part for whole in groups for part in _without_necks(whole, surface, points)]:
         area = float(surface.area_f[group].sum())
         at = points.of(group)
         if area < LEAST_TOP_M2 or len(at) < 20:
@@ -862,7 +862,7 @@ def _fit(
     sizes = np.sort([*rectangle.size_2, top - bottom])
     if sizes[1] < params.smallest_m or sizes[2] > params.largest_m or len(at_n3) * surface.point_m2 < 0.015:
         return None
-    if is_hung and thinnest < params.thinnest_hung_m or top - bottom < (0.12 if piece.on is None else 0.06):
+    if (is_hung and thinnest < params.thinnest_hung_m) or top - bottom < (0.12 if piece.on is None else 0.06):
         return None
     if thinnest < (0.12 if piece.on is None else 0.05):  # what a drifted wall, a curtain or a pole leaves behind
         return None
@@ -952,45 +952,48 @@ def _to_walls(
 def _kind(size_2: F64, bottom_m: float, top_m: float, at_n3: F64, normals_n3: F64, piece: _Piece, is_hung: bool) -> str:
     """A class from heights and proportions alone; "object" where these do not tell."""
     length, width, height = float(size_2.max()), float(size_2.min()), top_m - bottom_m
-    level_z = at_n3[normals_n3[:, 2] > TOP_SLOPE, 2]
     if piece.on is not None:
-        is_screen = length > 0.45 and width < 0.32 and height > 0.35 and length > 1.2 * height
-        return "television" if is_screen and length > 0.7 else "object"
+        is_screen = length > 0.7 and width < 0.32 and height > 0.35 and length > 1.2 * height
+        return "television" if is_screen else "object"
     if is_hung:
-        return (
-            "television" if width < 0.12 and length > 0.6 and height > 0.35 else "storage" if width < 0.65 else "object"
-        )
-    seat = level_z[(level_z > SEAT_M[0]) & (level_z < SEAT_M[1])]
-    lies_low = len(seat) / max(1, len(level_z))
-    if (
-        length > 1.7
-        and width > 0.75
-        and lies_low > 0.6
-        and top_m < 1.3
-        and float(np.median(seat)) > 0.3
-        and width * length > 1.5
-        and not (width < 1.0 and length < 2.4 and top_m > 0.7 and _has_back_along(size_2, at_n3, seat))
-    ):
-        return "bed"
-    if top_m < 1.1 and lies_low > 0.35 and height > float(np.median(seat)) + 0.15 if len(seat) else False:
-        if length < 0.7:
+        is_screen = length > 0.6 and width < 0.12 and height > 0.35
+        return "television" if is_screen else "storage" if width < 0.65 else "object"
+    level_z = at_n3[normals_n3[:, 2] > TOP_SLOPE, 2]
+    seat_z = level_z[(level_z > SEAT_M[0]) & (level_z < SEAT_M[1])]
+    if len(seat_z):
+        lies_low = len(seat_z) / len(level_z)
+        seat_m = float(np.median(seat_z))
+        is_long_sofa = width < 1.0 and length < 2.4 and top_m > 0.7 and _has_back_along(size_2, at_n3, seat_m)
+        if (
+            length > 1.7
+            and width * length > 1.5
+            and lies_low > 0.6
+            and 0.3 < seat_m
+            and top_m < 1.3
+            and not is_long_sofa
+        ):
+            return "bed"
+        if top_m < 1.1 and lies_low > 0.35 and height > seat_m + 0.15 and length < 0.7:
             return "chair"
-        if 0.6 < width < 1.15 and top_m < 1.1:
+        is_seat = lies_low > 0.35 and height > seat_m + 0.15 and top_m < 1.1
+        # higher with a plant or a lamp behind it
+        is_low_seat = lies_low > 0.5 and length > 1.3 and seat_m > 0.32 and top_m < 1.5
+        if 0.6 < width < 1.15 and length >= 0.7 and (is_seat or is_low_seat):
             return "sofa"
     if height > 1.1:
         return "storage" if length > 0.45 else "object"
-    tabletop = (level_z > top_m - 0.06).sum() / max(1, len(level_z))
     upright = float((np.abs(normals_n3[:, 2]) < 0.4).mean())
-    if 0.3 < top_m < 1.15 and tabletop > 0.5:
-        if upright > 0.42 or width < 0.5:
-            return "storage" if length > 0.35 else "object"
-        return "table"
-    return "storage" if 0.4 < height and length > 0.6 and upright > 0.6 else "object"
+    if 0.3 < top_m < 1.15 and (level_z > top_m - 0.06).sum() > 0.5 * len(level_z):
+        is_desk = width > 0.55 and length > 0.9 and 0.66 < top_m < 0.82
+        if is_desk or (upright < 0.42 and width > 0.5):
+            return "table"
+        return "storage" if length > 0.35 else "object"
+    return "storage" if height > 0.4 and length > 0.6 and upright > 0.6 else "object"
 
 
-def _has_back_along(size_2: F64, at_n3: F64, seat_z: F64) -> bool:
+def _has_back_along(size_2: F64, at_n3: F64, seat_m: float) -> bool:
     """Does something rise along the long side (a sofa) and not only at the short one (a bed)?"""
-    high = at_n3[at_n3[:, 2] > np.median(seat_z) + 0.15, :2]
+    high = at_n3[at_n3[:, 2] > seat_m + 0.15, :2]
     if len(high) < 20:
         return False
     rectangle = _rectangle(high, 0.02)
@@ -1013,7 +1016,7 @@ def measure_furniture(furniture: Furniture) -> dict[str, float]:
 
 
 def preview_furniture(furniture: Furniture) -> NDArray[np.uint8]:
-    """The boxes from above, (h, w, 3), at most about 640 pixels wide or high, a grid line a metre, kinds and heights."""
+    """The boxes from above, (h, w, 3), about 640 pixels wide or high, a grid line a metre, with kinds and sizes."""
     import cv2
 
     corners_k42 = [
@@ -1034,7 +1037,7 @@ def preview_furniture(furniture: Furniture) -> NDArray[np.uint8]:
     turned = [each @ turn for each in corners_k42]
     low, high = np.vstack(turned).min(0) - 0.2, np.vstack(turned).max(0) + 0.2
     scale = 640 / float((high - low).max())
-    width, height = (int(round(scale * edge)) for edge in high - low)
+    width, height = (round(scale * float(edge)) for edge in high - low)
     picture = np.full((height, width, 3), 255, np.uint8)
 
     def pixels(points_n2: F64) -> NDArray[np.int32]:
