@@ -33,7 +33,8 @@ FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
 JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
 UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
 LEAST_STRETCH_M = 0.2
-TALL_SHARE, LOW_SHARE = 1.0, 0.2  # how much a surface up to the ceiling, and one of furniture's height, is a wall
+# How much a surface is a wall: one up to the ceiling, one on the same line, one of furniture's height alone.
+TALL_SHARE, WALL_SHARE, LOW_SHARE = 1.0, 0.9, 0.2
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
@@ -583,7 +584,7 @@ def _support(
     reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
     bins = int(2 * reach / step) + 1
     share, seen = np.zeros((len(lines), bins)), np.zeros((len(lines), bins))
-    tall = heights.high_m - 0.25 if heights.ceiling_m is not None else heights.low_m + 1.9
+    tall = heights.high_m - 0.25 if heights.ceiling_m is not None else min(heights.low_m + 1.9, heights.high_m - 0.25)
     for i in range(walls):
         mine = _on_line(points, angle_p, lines, i, JOIN_M)
         k = np.floor((points[mine, :2] @ lines.along_n2[i] + reach) / step).astype(int)
@@ -591,7 +592,9 @@ def _support(
         np.maximum.at(top, k, points[mine, 2])
         count = np.bincount(k, minlength=bins)
         known = count >= 2
-        value = np.where(known, np.where(top > tall, TALL_SHARE, LOW_SHARE), 0.0)
+        is_tall = known & (top > tall)
+        is_wall = is_tall.sum() > 0.25 * known.sum()  # in part up to the ceiling: then the rest was only not seen
+        value = np.where(is_tall, TALL_SHARE, np.where(known, WALL_SHARE if is_wall else LOW_SHARE, 0.0))
         share[i] = _closed_gaps(value, round(0.25 / step))
         seen[i] = _closed_gaps(known.astype(float), round(0.25 / step))
     return Support(-reach, step, share), Support(-reach, step, seen)

@@ -202,9 +202,9 @@ def test_a_door_a_window_and_a_passage_are_found_where_they_are():
     assert sorted(found.opening_kind_k) == ["door", "passage", "window"]
     for kind, width, height, sill in (("passage", 1.0, 2.1, 0.0), ("window", 1.2, 1.2, 0.9), ("door", 0.9, 2.0, 0.0)):
         k = got[kind]
-        assert found.opening_width_m_k[k] == pytest.approx(width, abs=0.08)
-        assert found.opening_height_m_k[k] == pytest.approx(height, abs=0.08)
-        assert found.opening_sill_m_k[k] == pytest.approx(sill, abs=0.08)
+        assert found.opening_width_m_k[k] == pytest.approx(width, abs=0.1)
+        assert found.opening_height_m_k[k] == pytest.approx(height, abs=0.1)
+        assert found.opening_sill_m_k[k] == pytest.approx(sill, abs=0.1)
 
 
 def test_a_mirror_does_not_make_the_room_larger():
