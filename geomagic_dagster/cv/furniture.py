@@ -824,6 +824,9 @@ def _fit(
 ) -> _Fitted | None:  # fmt: skip
     """The box of a piece; None where it is none (too small, too large, flat on a wall, on the ceiling)."""
     rectangle = _rectangle(at_n3[:, :2], FIT_TRIM, walls_rad)
+    in_corner_n = (np.abs(rectangle.local(at_n3[:, :2])) > 0.375 * rectangle.size_2).all(1)
+    if in_corner_n.mean() < 0.015:  # a round thing has little near its rim's four outermost points: trim less of it
+        rectangle = _rectangle(at_n3[:, :2], 0.2 * FIT_TRIM, walls_rad)
     bottom = float(np.quantile(at_n3[:, 2], 0.003))
     level_z = np.sort(at_n3[normals_n3[:, 2] > TOP_SLOPE, 2])
     top = _top_m(at_n3[:, 2], level_z, rectangle.area_m2 / surface.point_m2)
@@ -868,8 +871,9 @@ def _fit(
         return None
     kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
     box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
+    sigma_2 = SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden
     return _Fitted(
-        piece, kind, rectangle, bottom, top, piece.on, is_hung, SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden,
+        piece, kind, rectangle, bottom, top, piece.on, is_hung, sigma_2,
         min(1.0, len(at_n3) * surface.point_m2 / box_m2),
     )  # fmt: skip
 
@@ -968,7 +972,7 @@ def _kind(size_2: F64, bottom_m: float, top_m: float, at_n3: F64, normals_n3: F6
             length > 1.7
             and width * length > 1.5
             and lies_low > 0.6
-            and 0.3 < seat_m
+            and seat_m > 0.3
             and top_m < 1.3
             and not is_long_sofa
         ):
