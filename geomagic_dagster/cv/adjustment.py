@@ -203,9 +203,7 @@ def _add_row(matrix: F64, right: F64, row: dict[int, float], residual: float, si
             matrix[i, j] += a * b / sigma**2
 
 
-def adjust_heights(
-    height_m_p: F64, view_p: I64, step_m_v: F64, levels_m_l: F64
-) -> tuple[F64, F64, F64]:
+def adjust_heights(height_m_p: F64, view_p: I64, step_m_v: F64, levels_m_l: F64) -> tuple[F64, F64, F64]:
     """(levels (l,), their covariance (l, l), the views' shifts (v,)): floor and ceiling with the drift of height.
 
     Args: step_m_v: the way from each view to the next (v - 1,).

@@ -178,7 +178,9 @@ class _Surface:
     m2: float
 
     def turned(self, R_33: F64, about_3: F64) -> _Surface:
-        return replace(self, point_m_p3=(self.point_m_p3 - about_3) @ R_33.T + about_3, normal_p3=self.normal_p3 @ R_33.T)
+        return replace(
+            self, point_m_p3=(self.point_m_p3 - about_3) @ R_33.T + about_3, normal_p3=self.normal_p3 @ R_33.T
+        )
 
     def take(self, chosen_p: NDArray[np.bool_]) -> _Surface:
         return replace(self, point_m_p3=self.point_m_p3[chosen_p], normal_p3=self.normal_p3[chosen_p])
@@ -359,7 +361,11 @@ def _heights(surface: _Surface, rays: _Rays, warnings: list[str]) -> _Heights:
         floor_levels_m_l=np.array([] if final_floor is None else [final_floor, *ordered], np.float64),
         ceiling_planes_l4=planes,
         low_m=final_floor if final_floor is not None else float(np.quantile(z, 0.005)),
-        high_m=final_ceiling if final_ceiling is not None else float(np.quantile(wall_z, 0.995)) if len(wall_z) else eye_z,
+        high_m=final_ceiling
+        if final_ceiling is not None
+        else float(np.quantile(wall_z, 0.995))
+        if len(wall_z)
+        else eye_z,
     )
 
 
@@ -441,7 +447,6 @@ def _outline(
     if len(points) * surface.m2 < params.wall_m2:
         warnings.append("No walls were seen: the outline of the room is unknown.")
         return None
-    hits, _ = rays.points()
     everything = np.concatenate((points[:, :2], rays.eye_m_v3[:, :2]))
     grid = Grid.around(everything, 0.6, params.cell_m, 700)
     reach_vk = _reach(rays)
@@ -450,9 +455,7 @@ def _outline(
     behind = points[:, :2] - FREE_M * np.stack((np.cos(angle_p), np.sin(angle_p)), axis=1)
     is_free_behind_p = free_yx[grid.pixel(behind)]
     weight_p = surface.m2 * np.where(is_free_behind_p, 0.15, 1.0)
-    lines, _ = find_lines(
-        points[:, :2], angle_p, weight_p, band_m=params.band_m, least_weight=params.wall_m2
-    )
+    lines, _ = find_lines(points[:, :2], angle_p, weight_p, band_m=params.band_m, least_weight=params.wall_m2)
     if len(lines) == 0:
         warnings.append("No walls were seen: the outline of the room is unknown.")
         return None
@@ -576,9 +579,7 @@ def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> Lines:
     return found.take(np.array(new, np.int64))
 
 
-def _support(
-    points: F64, angle_p: F64, lines: Lines, walls: int, heights: _Heights
-) -> tuple[Support, Support]:
+def _support(points: F64, angle_p: F64, lines: Lines, walls: int, heights: _Heights) -> tuple[Support, Support]:
     """How much each place along each line looks like a wall, and where there is any surface at all."""
     step = 0.06
     reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
@@ -628,9 +629,7 @@ def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warni
         return None
     ring = lines.take(order)
     corners = np.array([ring.crossing(i - 1, i) for i in range(count)])
-    ends = np.stack(
-        ((corners * ring.along_n2).sum(1), (np.roll(corners, -1, axis=0) * ring.along_n2).sum(1)), axis=1
-    )
+    ends = np.stack(((corners * ring.along_n2).sum(1), (np.roll(corners, -1, axis=0) * ring.along_n2).sum(1)), axis=1)
     length = ends[:, 1] - ends[:, 0]
     share, surface_ends = np.zeros(count), ends.copy()
     for i, line in enumerate(order):

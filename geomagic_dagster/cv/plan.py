@@ -168,7 +168,15 @@ class Support:
 
 
 def inside_by_cut(
-    grid: Grid, free_yx: NDArray[np.bool_], lines: Lines, support: Support, *, unseen_m2: float, bare_m: float, hidden_m: float, covered_m: float
+    grid: Grid,
+    free_yx: NDArray[np.bool_],
+    lines: Lines,
+    support: Support,
+    *,
+    unseen_m2: float,
+    bare_m: float,
+    hidden_m: float,
+    covered_m: float,
 ) -> tuple[NDArray[np.bool_], I64]:
     """The room (y, x) as a union of the lines' cells, and the cell code (y, x) of each pixel.
 

@@ -120,7 +120,9 @@ class World:
 def mesh_of(vertices, triangles) -> Mesh:
     vertices = np.asarray(vertices, np.float32).reshape(-1, 3)
     up = np.tile(np.float32([0, 0, 1]), (len(vertices), 1))
-    return Mesh(vertices, np.asarray(triangles, np.int32).reshape(-1, 3), np.full((len(vertices), 3), 128, np.uint8), up, 0.02)
+    return Mesh(
+        vertices, np.asarray(triangles, np.int32).reshape(-1, 3), np.full((len(vertices), 3), 128, np.uint8), up, 0.02
+    )
 
 
 AROUND = np.arange(0, 2 * np.pi, np.pi / 4)
@@ -189,12 +191,16 @@ def test_a_door_a_window_and_a_passage_are_found_where_they_are():
     # passage in wall 0 from 1 to 2 m, up to 2.1 m; behind it a corridor's wall 2 m off
     world.wall((0, 0), (1, 0)).wall((2, 0), (4, 0)).wall((1, 0), (2, 0), 2.1, 2.5).wall((-1, -2), (5, -2))
     # window in wall 1 from 0.8 to 2.0 m, sill 0.9, height 1.2: glass 10 cm behind, in a recess
-    world.wall((4, 0), (4, 0.8)).wall((4, 2.0), (4, 3)).wall((4, 0.8), (4, 2.0), 0, 0.9).wall((4, 0.8), (4, 2.0), 2.1, 2.5)
+    world.wall((4, 0), (4, 0.8)).wall((4, 2.0), (4, 3)).wall((4, 0.8), (4, 2.0), 0, 0.9).wall(
+        (4, 0.8), (4, 2.0), 2.1, 2.5
+    )
     world.wall((4.1, 0.8), (4.1, 2.0), 0.9, 2.1, has_depth=False)
     world.wall((4.07, 0.8), (4.07, 0.87), 0.9, 2.1).wall((4.07, 1.93), (4.07, 2.0), 0.9, 2.1)
     world.wall((4.07, 0.87), (4.07, 1.93), 0.9, 0.97).wall((4.07, 0.87), (4.07, 1.93), 2.03, 2.1)
     # door in wall 2, leaf 6 cm behind
-    world.wall((4, 3), (3, 3)).wall((2.1, 3), (0, 3)).wall((3, 3), (2.1, 3), 2.0, 2.5).wall((3, 3.06), (2.1, 3.06), 0, 2.0)
+    world.wall((4, 3), (3, 3)).wall((2.1, 3), (0, 3)).wall((3, 3), (2.1, 3), 2.0, 2.5).wall(
+        (3, 3.06), (2.1, 3.06), 0, 2.0
+    )
     world.wall((0, 3), (0, 0))
     found = layout(*world.seen(EYES, AROUND))
     assert corner_errors_m(found, ROOM).max() < 0.01 and len(found.corners_world_m_n2) == 4
@@ -209,7 +215,9 @@ def test_a_door_a_window_and_a_passage_are_found_where_they_are():
 
 def test_a_mirror_does_not_make_the_room_larger():
     world = World().shell(ROOM, walls=[1, 2, 3])
-    world.wall((0, 0), (1.5, 0)).wall((2.7, 0), (4, 0)).wall((1.5, 0), (2.7, 0), 0, 0.5).wall((1.5, 0), (2.7, 0), 2.0, 2.5)
+    world.wall((0, 0), (1.5, 0)).wall((2.7, 0), (4, 0)).wall((1.5, 0), (2.7, 0), 0, 0.5).wall(
+        (1.5, 0), (2.7, 0), 2.0, 2.5
+    )
     # what is seen in the mirror: the room once more behind the wall
     world.shell([(0, -3), (4, -3), (4, -0.001), (0, -0.001)], walls=[0, 1, 3])
     found = layout(*world.seen(EYES, AROUND))
