@@ -11,7 +11,7 @@ Belongs here: from surface and layout to boxes. Does not belong here: floor, cei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,8 +92,8 @@ def furniture(layout: Layout, mesh: Mesh, params: FurnitureParams = FurniturePar
     surface = _without_shell(room, mesh, params)
     if surface is None:
         return _boxes([], room)
-    pieces = _told_apart(surface, room)
-    pieces = _put_together(pieces, surface, room)
+    pieces = _told_apart(surface)
+    pieces = _put_together(pieces, surface)
     return _boxes(_fitted(pieces, surface, room, params), room, surface.spread_m)
 
 
@@ -133,15 +133,6 @@ class _Room:
         along_2 = edge / max(length, 1e-9)
         offset_n2 = points_n2 - self.starts_w2[wall]
         return offset_n2 @ along_2, offset_n2 @ np.array([-along_2[1], along_2[0]]), length
-
-    def shifted(self, wall: int, inwards_m: float) -> _Room:
-        """The same room with one wall moved; corners stay (they are not used where it matters)."""
-        edge = self.ends_w2[wall] - self.starts_w2[wall]
-        shift_2 = inwards_m * np.array([-edge[1], edge[0]]) / np.hypot(*edge)
-        starts_w2, ends_w2 = self.starts_w2.copy(), self.ends_w2.copy()
-        starts_w2[wall] += shift_2
-        ends_w2[wall] += shift_2
-        return replace(self, starts_w2=starts_w2, ends_w2=ends_w2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,7 +327,6 @@ class _Piece:
     triangles: I64
     on: _Piece | None = None
     """What it stands on; None: floor or wall."""
-    parts: list[_Top] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -439,7 +429,7 @@ class _Points:
         return np.repeat(first - np.concatenate(([0], np.cumsum(count)[:-1])), count) + np.arange(count.sum())
 
 
-def _told_apart(surface: _Surface, room: _Room) -> list[_Piece]:
+def _told_apart(surface: _Surface) -> list[_Piece]:
     """One piece for each thing as far as level surfaces tell; fragments still on their own."""
     points = _Points(surface)
     pieces: list[_Piece] = []
@@ -675,7 +665,7 @@ def _box(at_n3: F64, axes_rad: tuple[float, ...] = (0.0,)) -> _Box:
     return _Box(_rectangle(at_n3[:, :2], axes_rad=axes_rad), float(bottom), float(top))
 
 
-def _put_together(pieces: list[_Piece], surface: _Surface, room: _Room) -> list[_Piece]:
+def _put_together(pieces: list[_Piece], surface: _Surface) -> list[_Piece]:
     """Fragments go to the piece they lie in or float beside; what lies on top of another stands on it."""
     points = _Points(surface)
     kept: list[tuple[_Piece, _Box, F64]] = []
@@ -692,7 +682,7 @@ def _put_together(pieces: list[_Piece], surface: _Surface, room: _Room) -> list[
         box = _box(at)
         host, relation = None, ""
         if piece.on is None:
-            host, relation = _host(at, box, kept, room)
+            host, relation = _host(at, box, kept)
         if host is not None and relation == "part":
             kept_at = next(i for i, (each, _, _) in enumerate(kept) if each is host)
             host.triangles = np.concatenate((host.triangles, piece.triangles))
@@ -739,7 +729,7 @@ def _is_one_flat_thing(a: _Box, b: _Box, both: _Box, hangs: bool) -> bool:
     return bool(thickest < 0.14 and thick < 0.16 and overlap > -0.2)
 
 
-def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]], room: _Room) -> tuple[_Piece | None, str]:
+def _host(at_n3: F64, box: _Box, kept: list[tuple[_Piece, _Box, F64]]) -> tuple[_Piece | None, str]:
     """The larger piece that this one is a part of, or stands on."""
     best: tuple[float, _Piece | None, str] = (np.inf, None, "")
     for piece, other, other_at_n3 in kept:
@@ -832,7 +822,6 @@ def _fit(
     top = _top_m(at_n3[:, 2], level_z, rectangle.area_m2 / surface.point_m2)
     if room.height_m - top < 0.15 and bottom > 1.6:
         return None  # a lamp on the ceiling
-    is_standing = piece.on is None
     is_hung = False
     nearest = np.inf
     for wall in range(len(room.starts_w2)):
@@ -840,7 +829,7 @@ def _fit(
         if np.median(along) > -0.1 and np.median(along) < length + 0.1:
             nearest = min(nearest, float(np.quantile(off, 0.02)))
     lowest = bottom
-    if is_standing and bottom > HANGING_M:
+    if piece.on is None and bottom > HANGING_M:
         is_hung = nearest < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
     if piece.on is None and not is_hung:
         bottom = 0.0
