@@ -138,7 +138,7 @@ def adjust_walls(
         correction_v3 += step[: 3 * views].reshape(-1, 3)
         angle_n += step[3 * views :: 2]
         offset_n += step[3 * views + 1 :: 2]
-    covariance = np.linalg.inv(normal_matrix)[3 * views :, 3 * views :]
+    covariance = np.asarray(np.linalg.inv(normal_matrix)[3 * views :, 3 * views :], np.float64)
     normal_n2 = np.stack((np.cos(angle_n), np.sin(angle_n)), axis=1)
     return Adjusted(
         lines=Lines(angle_n, offset_n + normal_n2 @ centre_2),
@@ -246,7 +246,7 @@ def adjust_heights(height_m_p: F64, view_p: I64, step_m_v: F64, levels_m_l: F64)
         step = np.linalg.solve(matrix, -right)
         shift_v += step[:views]
         levels += step[views:]
-    return levels, np.linalg.inv(matrix)[views:, views:], shift_v
+    return levels, np.asarray(np.linalg.inv(matrix)[views:, views:], np.float64), shift_v
 
 
 def without_place(points_m_n2: F64, covariance_2n2n: F64) -> F64:

@@ -10,25 +10,21 @@ Belongs here: what is floor, ceiling, wall or opening. Does not belong here: fur
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.adjustment import Adjusted, adjust_heights, adjust_walls, without_place
-from geomagic_dagster.cv.camera import rotation_between
-from geomagic_dagster.cv.plan import Grid, Lines, Support, area_m2, find_lines, inside_by_cut, outline_of
+from geomagic_dagster.cv.adjustment import Adjusted, adjust_walls, without_place
+from geomagic_dagster.cv.evidence import Heights, Rays, Surface, find_heights, levelling, one_storey, rays_of, sampled
+from geomagic_dagster.cv.openings import Opening, find_openings
+from geomagic_dagster.cv.plan import Grid, Lines, Support, area_m2, find_lines, inside_by_cut, numbered, outline_of
 from geomagic_dagster.cv.stage import Field, Params, ScanRejected, minutes, stage
 from geomagic_dagster.cv.types import DepthMaps, Layout, Mesh, Poses
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-Kind = Literal["door", "window", "passage"]
 
-COLUMNS = 80  # of a depth map, taken evenly: 4,800 rays a view
-MAX_VIEWS = 240
-SAMPLES_A_M2 = 400  # points over the mesh: 5 cm apart
 FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
 JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
 UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
@@ -38,11 +34,10 @@ TALL_SHARE, WALL_SHARE, LOW_SHARE = 1.0, 0.9, 0.2
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
-WALL_SIGMA_FLOOR_M = 0.002
+WALL_SIGMA_FLOOR_M = 0.001
 # What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
 # and not independent. Measured on made-up rooms: bench/rooms.py.
-SIGMA_SCALE = 1.0
-HEIGHT_SIGMA_SCALE = 1.0
+STEADY_SCALE, DRIFTING_SCALE, DRIFTING_M = 0.6, 0.85, 0.03
 
 
 class LayoutParams(Params):
@@ -72,17 +67,17 @@ def layout(poses: Poses, depth: DepthMaps, mesh: Mesh, params: LayoutParams = La
     Raises: ScanRejected where there is no surface, or neither a floor nor a wall.
     """
     warnings: list[str] = []
-    surface = _sampled(mesh)
-    rays = _rays(poses, depth)
-    surface, rays = _one_storey(surface, rays, warnings)
-    levelled_R_world_33, about_3 = _level(surface, rays, warnings)
+    surface = sampled(mesh)
+    rays = rays_of(poses, depth)
+    surface, rays = one_storey(surface, rays, warnings)
+    levelled_R_world_33, about_3 = levelling(surface, rays, warnings)
     surface, rays = surface.turned(levelled_R_world_33, about_3), rays.turned(levelled_R_world_33, about_3)
-    heights = _heights(surface, rays, warnings)
+    heights = find_heights(surface, rays, warnings)
     outline = _outline(surface, rays, heights, params, warnings)
     if outline is None:
         return _floor_only(surface, heights, warnings)
     fitted, snapped = _fitted(outline, rays, heights, params)
-    openings = _openings(outline, fitted, rays, heights, params)
+    openings = [each for each in _openings(outline, fitted, rays, heights, params) if each.kind != "niche"]
     return _layout(outline, fitted, heights, openings, snapped, warnings)
 
 
@@ -166,262 +161,6 @@ def preview_layout(layout: Layout) -> NDArray[np.uint8]:
     return picture
 
 
-# --- the evidence --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Surface:
-    """Points spread evenly over the mesh, with the normal towards the free side; each stands for `m2` of it."""
-
-    point_m_p3: F64
-    normal_p3: F64
-    m2: float
-
-    def turned(self, R_33: F64, about_3: F64) -> _Surface:
-        return replace(
-            self, point_m_p3=(self.point_m_p3 - about_3) @ R_33.T + about_3, normal_p3=self.normal_p3 @ R_33.T
-        )
-
-    def take(self, chosen_p: NDArray[np.bool_]) -> _Surface:
-        return replace(self, point_m_p3=self.point_m_p3[chosen_p], normal_p3=self.normal_p3[chosen_p])
-
-
-@dataclass(frozen=True, eq=False)
-class _Rays:
-    """Every s-th pixel's ray of v views: from the eye, `direction` for each metre of depth; depth 0: nothing came back."""
-
-    eye_m_v3: F64
-    view_r: I64
-    direction_r3: F64
-    depth_m_r: F64
-
-    def turned(self, R_33: F64, about_3: F64) -> _Rays:
-        eye = (self.eye_m_v3 - about_3) @ R_33.T + about_3
-        return replace(self, eye_m_v3=eye, direction_r3=self.direction_r3 @ R_33.T)
-
-    def points(self) -> tuple[F64, I64]:
-        """What the rays met, (p, 3), and in which view."""
-        hit = self.depth_m_r > 0
-        view = self.view_r[hit]
-        return self.eye_m_v3[view] + self.direction_r3[hit] * self.depth_m_r[hit, None], view
-
-
-def _sampled(mesh: Mesh) -> _Surface:
-    """Points at even steps of area, triangle by triangle: no random numbers."""
-    corner_f33 = mesh.vertices_world_m_v3[mesh.triangles_f3].astype(np.float64)
-    cross_f3 = np.cross(corner_f33[:, 1] - corner_f33[:, 0], corner_f33[:, 2] - corner_f33[:, 0])
-    area_f = 0.5 * np.linalg.norm(cross_f3, axis=1)
-    total = float(area_f.sum())
-    if not total > 0.05:
-        raise ScanRejected(
-            "layout",
-            expected="a surface of a room",
-            received=f"a mesh of {len(area_f)} triangles and {total:.2f} m²",
-            do="Scan again, slowly, one to three metres from walls and furniture, with the depth sensor uncovered.",
-        )
-    count = int(np.clip(total * SAMPLES_A_M2, 1000, 400_000))
-    face_p = np.searchsorted(np.cumsum(area_f), (np.arange(count) + 0.5) / count * total)
-    face_p = np.minimum(face_p, len(area_f) - 1)
-    u = np.sqrt((np.arange(count) * 0.7548776662466927) % 1.0)[:, None]  # Roberts' R2 sequence
-    v = ((np.arange(count) * 0.5698402909980532) % 1.0)[:, None]
-    a, b, c = np.moveaxis(corner_f33[face_p], 1, 0)
-    points = (1 - u) * a + u * (1 - v) * b + u * v * c
-    return _Surface(points, cross_f3[face_p] / (2 * area_f[face_p, None]), total / count)
-
-
-def _rays(poses: Poses, depth: DepthMaps) -> _Rays:
-    used = np.array(poses.used(), np.int64)
-    if len(used) > MAX_VIEWS:
-        used = used[np.linspace(0, len(used) - 1, MAX_VIEWS).round().astype(int)]
-    height, width = depth.depth_m_bhw.shape[1:]
-    step = max(1, width // COLUMNS)
-    row, column = np.mgrid[step // 2 : height : step, step // 2 : width : step]
-    directions, depths, views = [], [], []
-    for view, i in enumerate(used):
-        K = depth.K_b33[i]
-        rays = np.stack(((column - K[0, 2]) / K[0, 0], (row - K[1, 2]) / K[1, 1], np.ones(row.shape)), axis=-1)
-        directions.append(rays.reshape(-1, 3) @ poses.world_T_cam_b44[i, :3, :3].T)
-        depths.append(np.asarray(depth.depth_m_bhw[i])[row, column].ravel().astype(np.float64))
-        views.append(np.full(row.size, view))
-    return _Rays(
-        poses.world_T_cam_b44[used, :3, 3], np.concatenate(views), np.concatenate(directions), np.concatenate(depths)
-    )
-
-
-def _one_storey(surface: _Surface, rays: _Rays, warnings: list[str]) -> tuple[_Surface, _Rays]:
-    """Where the cameras were at heights of more than one storey: the one with most views."""
-    eye_z = np.sort(rays.eye_m_v3[:, 2])
-    if eye_z[-1] - eye_z[0] < 2.0:
-        return surface, rays
-    count = np.searchsorted(eye_z, eye_z + 1.4, side="right") - np.arange(len(eye_z))
-    low = float(eye_z[np.argmax(count)])
-    keep_v = (rays.eye_m_v3[:, 2] >= low) & (rays.eye_m_v3[:, 2] <= low + 1.4)
-    warnings.append(
-        f"The scan spans several storeys: only the one with most views is drawn ({keep_v.sum()} of {len(keep_v)}). "
-        "Scan each storey by itself."
-    )
-    middle = float(np.median(rays.eye_m_v3[keep_v, 2]))
-    surface = surface.take(np.abs(surface.point_m_p3[:, 2] - middle) < 2.6)
-    number_v = np.cumsum(keep_v) - 1
-    keep_r = keep_v[rays.view_r]
-    return surface, _Rays(
-        rays.eye_m_v3[keep_v], number_v[rays.view_r[keep_r]], rays.direction_r3[keep_r], rays.depth_m_r[keep_r]
-    )
-
-
-def _level(surface: _Surface, rays: _Rays, warnings: list[str]) -> tuple[F64, F64]:
-    """(rotation, about which point) that makes a tilted floor level; none where it is level or was not seen."""
-    nothing = np.eye(3), np.zeros(3)
-    below = surface.point_m_p3[:, 2] < np.median(rays.eye_m_v3[:, 2]) - 0.4
-    points, normals = surface.point_m_p3[below], surface.normal_p3[below]
-    up = normals[:, 2] > np.cos(np.radians(15))
-    points, normals = points[up], normals[up]
-    if len(points) * surface.m2 < 0.5:
-        return nothing
-    # the direction in which most of the level surface lies in few heights
-    up_3 = np.median(normals, axis=0)
-    for band_m in (0.10, 0.05, 0.03, 0.03):
-        up_3 /= np.linalg.norm(up_3)
-        height = points @ up_3
-        counts, edges = np.histogram(height, np.arange(height.min(), height.max() + 0.08, 0.04))
-        lowest = np.flatnonzero(counts > 0.3 * counts.max())[0]
-        mine = np.abs(height - 0.5 * (edges[lowest] + edges[lowest + 1])) < band_m
-        if mine.sum() < 50:
-            return nothing
-        centre = points[mine].mean(axis=0)
-        _, axes = np.linalg.eigh(np.cov((points[mine] - centre).T))
-        up_3 = axes[:, 0] * np.sign(axes[2, 0])
-    tilt_deg = float(np.degrees(np.arccos(np.clip(up_3[2], -1, 1))))
-    if not 1.0 < tilt_deg < 15.0:
-        return nothing
-    warnings.append(
-        f"The floor is tilted by {tilt_deg:.1f} degrees against gravity as the device has it: lengths and heights are "
-        "measured along and above the floor."
-    )
-    return rotation_between(up_3, np.array([0.0, 0.0, 1.0])), centre
-
-
-@dataclass(frozen=True, eq=False)
-class _Heights:
-    floor_m: float | None
-    floor_sigma_m: float
-    ceiling_m: float | None
-    ceiling_sigma_m: float
-    floor_levels_m_l: F64
-    ceiling_planes_l4: F64
-    low_m: float
-    """From here up there may be walls: the floor, or the lowest surface."""
-    high_m: float
-    """The ceiling, or the highest surface."""
-
-
-def _heights(surface: _Surface, rays: _Rays, warnings: list[str]) -> _Heights:
-    z, up = surface.point_m_p3[:, 2], surface.normal_p3[:, 2]
-    eye_z = float(np.median(rays.eye_m_v3[:, 2]))
-    floors = [(h, a) for h, a in _levels(z[up > 0.95], surface.m2) if eye_z - 2.6 < h < eye_z - 0.35]
-    most = max((a for _, a in floors), default=0.0)
-    floor = next((h for h, a in floors if a >= max(0.3, 0.25 * most)), None)  # the lowest that is large
-    lowest = floor if floor is not None else eye_z - 1.2
-    is_over = (up < -0.95) & (z > max(eye_z, lowest + 1.7))
-    ceilings = [(h, a) for h, a in _levels(z[is_over], surface.m2) if a >= 0.3]
-    ceiling = max(ceilings, key=lambda level: level[1])[0] if ceilings else None
-    if floor is None:
-        warnings.append("No floor was seen: heights above it are unknown. Tilt the phone down while you walk.")
-    if ceiling is None:
-        warnings.append("No ceiling was seen: the height of the room is unknown.")
-    planes = _ceiling_planes(surface, max(eye_z, lowest + 1.2), ceilings)
-    known = [h for h in (floor, ceiling) if h is not None]
-    sigma = {}
-    if known:
-        points, view_p = rays.points()
-        near = np.zeros(len(points), np.bool_)
-        for height in known:
-            near |= np.abs(points[:, 2] - height) < 0.2
-        step_m = np.linalg.norm(np.diff(rays.eye_m_v3, axis=0), axis=1)
-        levels, covariance, _ = adjust_heights(points[near, 2], view_p[near], step_m, np.array(known))
-        if len(levels) == 2:  # what counts is the height between them
-            apart = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)))
-            each = float(np.hypot(HEIGHT_SIGMA_SCALE * apart, WALL_SIGMA_FLOOR_M)) / np.sqrt(2)
-            sigma = {known[0]: each, known[1]: each}
-        else:
-            sigma = {known[0]: 0.01}
-        moved = dict(zip(known, levels, strict=True))
-    else:
-        moved = {}
-    steps = [h for h, a in floors if floor is not None and a >= 1.0 and 0.05 < abs(h - floor) < 0.32]
-    ordered = sorted(steps, key=lambda h: -dict(floors)[h])
-    final_floor = float(moved[floor]) if floor is not None else None
-    final_ceiling = float(moved[ceiling]) if ceiling is not None else None
-    wall_z = z[np.abs(up) < 0.3]
-    return _Heights(
-        floor_m=final_floor,
-        floor_sigma_m=sigma.get(floor, 0.0) if floor is not None else 0.0,
-        ceiling_m=final_ceiling,
-        ceiling_sigma_m=sigma.get(ceiling, 0.0) if ceiling is not None else 0.0,
-        floor_levels_m_l=np.array([] if final_floor is None else [final_floor, *ordered], np.float64),
-        ceiling_planes_l4=planes,
-        low_m=final_floor if final_floor is not None else float(np.quantile(z, 0.005)),
-        high_m=final_ceiling
-        if final_ceiling is not None
-        else float(np.quantile(wall_z, 0.995))
-        if len(wall_z)
-        else eye_z,
-    )
-
-
-def _levels(z_p: F64, m2: float) -> list[tuple[float, float]]:
-    """(height, area) of level surfaces, lowest first: peaks of the histogram of heights."""
-    if len(z_p) == 0:
-        return []
-    from scipy.ndimage import maximum_filter1d
-
-    edges = np.arange(z_p.min() - 0.1, z_p.max() + 0.12, 0.02)
-    counts = np.convolve(np.histogram(z_p, edges)[0], [1, 1, 1], "same")
-    peaks = np.flatnonzero((counts == maximum_filter1d(counts, 7)) & (counts * m2 > 0.1))
-    levels: list[tuple[float, float]] = []
-    for peak in peaks:
-        height = 0.5 * (edges[peak] + edges[peak + 1])
-        mine = z_p[np.abs(z_p - height) < 0.05]
-        height = float(np.median(mine))
-        if not levels or height - levels[-1][0] > 0.05:
-            levels.append((height, len(mine) * m2))
-    return levels
-
-
-def _ceiling_planes(surface: _Surface, above_m: float, level: list[tuple[float, float]]) -> F64:
-    """(l, 4) a, b, c, area of level and sloped parts of the ceiling, largest first."""
-    chosen = (surface.normal_p3[:, 2] < -0.4) & (surface.point_m_p3[:, 2] > above_m)
-    points, normals = surface.point_m_p3[chosen], surface.normal_p3[chosen]
-    planes = []
-    for height, area in level:
-        planes.append((0.0, 0.0, height, area))
-        keep = np.abs(points[:, 2] - height) > 0.06
-        points, normals = points[keep], normals[keep]
-    for _ in range(6):
-        sloped = normals[:, 2] > -np.cos(np.radians(4))
-        if sloped.sum() * surface.m2 < 0.5:
-            break
-        angle = np.round(np.degrees(np.arctan2(normals[:, 1], normals[:, 0])) / 15).astype(int) % 24
-        steep = np.round(np.degrees(np.arccos(-normals[:, 2])) / 10).astype(int)
-        key = np.where(sloped, angle * 100 + steep, -1)
-        values, counts = np.unique(key[sloped], return_counts=True)
-        normal = normals[key == values[np.argmax(counts)]].mean(axis=0)
-        normal /= np.linalg.norm(normal)
-        alike = normals @ normal > np.cos(np.radians(15))
-        offset = points @ normal
-        bins = np.floor(offset[alike] / 0.06).astype(int)
-        values, counts = np.unique(bins, return_counts=True)
-        mine = alike & (np.abs(offset - 0.06 * (values[np.argmax(counts)] + 0.5)) < 0.09)
-        if mine.sum() * surface.m2 < 0.5:
-            break
-        design = np.column_stack((points[mine, :2], np.ones(mine.sum())))
-        (a, b, c), *_ = np.linalg.lstsq(design, points[mine, 2], rcond=None)
-        planes.append((float(a), float(b), float(c), float(mine.sum() * surface.m2)))
-        points, normals = points[~mine], normals[~mine]
-    table = np.array(planes, np.float64).reshape(-1, 4)
-    return table[np.argsort(-table[:, 3], kind="stable")]
-
-
 # --- the outline ---------------------------------------------------------------------------------------
 
 
@@ -438,7 +177,7 @@ class _Outline:
 
 
 def _outline(
-    surface: _Surface, rays: _Rays, heights: _Heights, params: LayoutParams, warnings: list[str]
+    surface: Surface, rays: Rays, heights: Heights, params: LayoutParams, warnings: list[str]
 ) -> _Outline | None:
     z = surface.point_m_p3[:, 2]
     upright = (np.abs(surface.normal_p3[:, 2]) < 0.3) & (z > heights.low_m + 0.1) & (z < heights.high_m + 0.05)
@@ -459,7 +198,7 @@ def _outline(
     if len(lines) == 0:
         warnings.append("No walls were seen: the outline of the room is unknown.")
         return None
-    lines = _joined(lines, points, angle_p, weight_p, params.band_m)
+    lines = _joined(lines, points, angle_p, params.band_m)
     lines = lines.take(np.arange(min(len(lines), 40)))
     walls = len(lines)
     lines = lines.joined(_frontiers(grid, free_yx, lines))
@@ -482,7 +221,7 @@ BEARINGS = 180
 _BORDER_K = np.arange(BEARINGS + 1) / BEARINGS * 2 * np.pi - np.pi
 
 
-def _reach(rays: _Rays) -> F64:
+def _reach(rays: Rays) -> F64:
     """(v, k): how far each view saw in each bearing, at whatever height; 0 where it did not look."""
     points, view_p = rays.points()
     away = points[:, :2] - rays.eye_m_v3[view_p, :2]
@@ -497,7 +236,7 @@ def _reach(rays: _Rays) -> F64:
     return reach.reshape(-1, BEARINGS)
 
 
-def _reach_before_openings(rays: _Rays, reach_vk: F64, lines: Lines, walls: int, support: Support) -> F64:
+def _reach_before_openings(rays: Rays, reach_vk: F64, lines: Lines, walls: int, support: Support) -> F64:
     """The same up to where a ray passes beneath a surface that reaches the ceiling: through a door, into a mirror."""
     middle_k = 0.5 * (_BORDER_K[:-1] + _BORDER_K[1:])
     direction_k2 = np.stack((np.cos(middle_k), np.sin(middle_k)), axis=1)
@@ -514,7 +253,7 @@ def _reach_before_openings(rays: _Rays, reach_vk: F64, lines: Lines, walls: int,
     return result
 
 
-def _free(grid: Grid, rays: _Rays, reach_vk: F64) -> NDArray[np.bool_]:
+def _free(grid: Grid, rays: Rays, reach_vk: F64) -> NDArray[np.bool_]:
     """(y, x): where at least two views looked through."""
     import cv2
 
@@ -528,29 +267,27 @@ def _free(grid: Grid, rays: _Rays, reach_vk: F64) -> NDArray[np.bool_]:
     return count_yx >= (2 if len(rays.eye_m_v3) >= 8 else 1)
 
 
-def _joined(lines: Lines, points: F64, angle_p: F64, weight_p: F64, band_m: float) -> Lines:
+def _joined(lines: Lines, points: F64, angle_p: F64, band_m: float) -> Lines:
     """Without lines that stand beside a stronger one of the same facing: one wall, seen twice through drift."""
     keep: list[int] = []
-    extent = [_extent(points, angle_p, lines, i, band_m) for i in range(len(lines))]
+    middle_n = [_middle(points, angle_p, lines, i, band_m) for i in range(len(lines))]
     for i in range(len(lines)):  # strongest first
         twin = False
         for j in keep:
             turned = np.abs((lines.angle_rad_n[i] - lines.angle_rad_n[j] + np.pi) % (2 * np.pi) - np.pi)
-            if turned > JOIN_RAD or extent[i] is None:
+            middle = middle_n[i]
+            if turned > JOIN_RAD or middle is None:
                 continue
-            middle = extent[i][0]
             twin |= bool(abs(middle @ lines.normal_n2[j] - lines.offset_m_n[j]) < JOIN_M)
         if not twin:
             keep.append(i)
     return lines.take(keep)
 
 
-def _extent(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> tuple[F64, F64] | None:
-    """(middle of the line's surface, where along it there is surface)."""
+def _middle(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> F64 | None:
+    """Of the line's surface, (2,)."""
     mine = _on_line(points, angle_p, lines, i, band_m)
-    if not mine.any():
-        return None
-    return points[mine, :2].mean(axis=0), points[mine, :2] @ lines.along_n2[i]
+    return np.asarray(points[mine, :2].mean(axis=0), np.float64) if mine.any() else None
 
 
 def _on_line(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> NDArray[np.bool_]:
@@ -579,7 +316,7 @@ def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> Lines:
     return found.take(np.array(new, np.int64))
 
 
-def _support(points: F64, angle_p: F64, lines: Lines, walls: int, heights: _Heights) -> tuple[Support, Support]:
+def _support(points: F64, angle_p: F64, lines: Lines, walls: int, heights: Heights) -> tuple[Support, Support]:
     """How much each place along each line looks like a wall, and where there is any surface at all."""
     step = 0.06
     reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
@@ -609,9 +346,9 @@ def _closed_gaps(value_k: F64, width: int) -> F64:
 
 def _main_part(grid: Grid, inside_yx: NDArray[np.bool_], eye_m_v2: F64) -> NDArray[np.bool_]:
     """The connected part in which most views were taken, without holes."""
-    from scipy.ndimage import binary_fill_holes, label
+    from scipy.ndimage import binary_fill_holes
 
-    part_yx, count = label(inside_yx)
+    part_yx, count = numbered(inside_yx)
     if count == 0:
         return inside_yx
     at_eye = np.bincount(part_yx[grid.pixel(eye_m_v2)], minlength=count + 1)
@@ -674,23 +411,58 @@ def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warni
 # --- refined -------------------------------------------------------------------------------------------
 
 
-def _fitted(outline: _Outline, rays: _Rays, heights: _Heights, params: LayoutParams) -> tuple[Adjusted, str]:
+def _fitted(outline: _Outline, rays: Rays, heights: Heights, params: LayoutParams) -> tuple[Adjusted, str]:
     points, view_p = rays.points()
     chosen = (points[:, 2] > heights.low_m + 0.1) & (points[:, 2] < heights.high_m - 0.05)
     is_bare = points[chosen, 2] > min(heights.low_m + BARE_M_ABOVE, heights.high_m - 0.3)
+    height_p = points[chosen, 2] - heights.low_m
     points, view_p = points[chosen, :2], view_p[chosen]
     ends = outline.ends_m_n2 + np.array([0.08, -0.08])
     free = adjust_walls(points, view_p, is_bare, rays.eye_m_v3[:, :2], outline.lines, ends, [])
     pairs = _right_angles(outline, free, params)
-    if not pairs:
+    holes = _openings(outline, free, rays, heights, params)
+    if not pairs and not holes:
         return free, ""
+    is_wall = ~_in_openings(free.corrected(points, view_p), height_p, outline, free, holes)
+    points, view_p, is_bare = points[is_wall], view_p[is_wall], is_bare[is_wall]
     snapped = adjust_walls(points, view_p, is_bare, rays.eye_m_v3[:, :2], outline.lines, ends, pairs)
+    if not pairs:
+        return snapped, ""
     off = [abs(_off_square(free.lines, i, j, angle)) for i, j, angle in pairs]
     together = sorted({i for pair in pairs for i in pair[:2]})
     return snapped, (
         f"Walls {', '.join(str(i) for i in together)} were set at right angles to each other: "
         f"the free fit was off by at most {np.degrees(max(off)):.2f} degrees."
     )
+
+
+def _openings(outline: _Outline, fitted: Adjusted, rays: Rays, heights: Heights, params: LayoutParams) -> list[Opening]:
+    """Of the walls that were seen."""
+    corners = _corners(fitted.lines, outline)
+    start = corners[: len(fitted.lines)]
+    end = np.roll(corners, -1, axis=0)[: len(fitted.lines)]
+    size = {"least_m2": params.opening_m2, "recess_m": params.recess_m}
+    found = find_openings(start, end, fitted, rays, heights, **size)
+    return [each for each in found if not outline.is_guessed_n[each.wall]]
+
+
+def _in_openings(
+    points: F64, height_p: F64, outline: _Outline, fitted: Adjusted, holes: list[Opening]
+) -> NDArray[np.bool_]:
+    """Points that belong to a door's leaf, a window's frame, the back of a niche."""
+    corners, result = _corners(fitted.lines, outline), np.zeros(len(points), np.bool_)
+    for hole in holes:
+        along, normal = fitted.lines.along_n2[hole.wall], fitted.lines.normal_n2[hole.wall]
+        s, off = (points - corners[hole.wall]) @ along - hole.start_m, (points - corners[hole.wall]) @ normal
+        rise = height_p - hole.sill_m
+        result |= (
+            (np.abs(off) < 0.3)
+            & (s > -0.06)
+            & (s < hole.width_m + 0.06)
+            & (rise > -0.06)
+            & (rise < hole.height_m + 0.06)
+        )
+    return result
 
 
 def _off_square(lines: Lines, i: int, j: int, angle: float) -> float:
@@ -717,20 +489,6 @@ def _right_angles(outline: _Outline, free: Adjusted, params: LayoutParams) -> li
     return pairs
 
 
-# --- openings ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Opening:
-    kind: Kind
-    wall: int
-    start_m: float
-    width_m: float
-    sill_m: float
-    height_m: float
-    confidence: float
-
-
 def _corners(lines: Lines, outline: _Outline) -> F64:
     """(n, 2), and where open one more."""
     count = len(lines)
@@ -744,150 +502,15 @@ def _corners(lines: Lines, outline: _Outline) -> F64:
     return np.array(corners)
 
 
-OPENING_CELL_M = 0.03
-
-
-def _openings(
-    outline: _Outline, fitted: Adjusted, rays: _Rays, heights: _Heights, params: LayoutParams
-) -> list[_Opening]:
-    corners = _corners(fitted.lines, outline)
-    eye_v2 = fitted.eye_m_v2 + fitted.shift_m_v2
-    turn_r = fitted.turn_rad_v[rays.view_r]
-    direction = rays.direction_r3.copy()
-    direction[:, 0] -= turn_r * rays.direction_r3[:, 1]
-    direction[:, 1] += turn_r * rays.direction_r3[:, 0]
-    found: list[_Opening] = []
-    for wall in range(len(fitted.lines)):
-        if outline.is_guessed_n[wall]:
-            continue
-        start, end = corners[wall], corners[(wall + 1) % len(corners)]
-        found += _openings_of(wall, start, end, eye_v2, direction, rays, heights, params)
-    return found
-
-
-def _openings_of(
-    wall: int, start: F64, end: F64, eye_v2: F64, direction: F64, rays: _Rays, heights: _Heights, params: LayoutParams
-) -> list[_Opening]:
-    """Openings of one wall, from a raster over it: how far behind it its surface lies, and where no depth came back."""
-    from scipy.ndimage import label, uniform_filter
-
-    length, tall = float(np.linalg.norm(end - start)), heights.high_m - heights.low_m
-    along = (end - start) / max(length, 1e-9)
-    inward = np.array([-along[1], along[0]])
-    shape = (max(1, round(tall / OPENING_CELL_M)), max(1, round(length / OPENING_CELL_M)))
-    towards_r = -(direction[:, :2] @ inward)
-    from_wall_v = (eye_v2 - start) @ inward
-    away_r = from_wall_v[rays.view_r]
-    steep_r = towards_r / np.linalg.norm(direction, axis=1)
-    at_r = away_r / np.maximum(towards_r, 1e-9)
-    chosen = np.flatnonzero((steep_r > 0.3) & (away_r > 0.2) & (at_r < 4.8))
-    eye = eye_v2[rays.view_r[chosen]]
-    cross = eye + at_r[chosen, None] * direction[chosen, :2]
-    height = rays.eye_m_v3[rays.view_r[chosen], 2] + at_r[chosen] * direction[chosen, 2] - heights.low_m
-    row = np.floor(height / OPENING_CELL_M).astype(int)
-    column = np.floor(((cross - start) @ along) / OPENING_CELL_M).astype(int)
-    ok = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-    chosen, cell = chosen[ok], row[ok] * shape[1] + column[ok]
-    depth_r = rays.depth_m_r[chosen]
-    behind_r = (depth_r - at_r[chosen]) * towards_r[chosen]
-
-    def total(which: NDArray[np.bool_], value: F64 | None = None) -> F64:
-        weights = None if value is None else value[which]
-        counts = np.bincount(cell[which], weights, minlength=shape[0] * shape[1]).reshape(shape)
-        return np.asarray(uniform_filter(counts.astype(float), 3, mode="nearest"))
-
-    none, reached = depth_r <= 0, (depth_r > 0) & (behind_r > -0.04)
-    through = reached & (behind_r > 0.30)
-    none_yx, reached_yx, through_yx = total(none), total(reached), total(through)
-    known = none_yx + reached_yx
-    mean_behind = total(reached, np.clip(behind_r, -0.1, 0.15)) / np.maximum(reached_yx, 1e-9)
-    is_known = known > 0.3
-    is_wall = is_known & (reached_yx > 0.2)
-    flush = is_wall & (np.abs(mean_behind) < 0.04)
-    if not flush.any():
-        return []
-    mean_behind -= np.median(mean_behind[flush])
-    is_recessed = is_wall & (mean_behind > params.recess_m)
-    is_empty = is_known & (none_yx > 0.6 * known)
-    is_hole = _opened(is_recessed | _framed(_opened(is_empty), is_recessed, is_known))
-    part_yx, count = label(is_hole)
-    found = []
-    for part in range(1, count + 1):
-        mine = part_yx == part
-        box = _recessed_box(mine & is_recessed)
-        if box is None:
-            continue
-        low, high = box[0].start * OPENING_CELL_M, box[0].stop * OPENING_CELL_M
-        left, right = box[1].start * OPENING_CELL_M, box[1].stop * OPENING_CELL_M
-        width, rise = right - left, high - low
-        filled = float(mine[box].mean())
-        if width < 0.4 or rise < 0.4 or width * rise < params.opening_m2 or filled < 0.55:
-            continue
-        is_through = through_yx[box].sum() > 0.5 * reached_yx[box].sum()
-        kind: Kind = "window"
-        if low < 0.3 and rise > 1.6:
-            low, rise = 0.0, high
-            kind = "passage" if is_through else "door"
-        elif low < 0.3:
-            continue  # a niche, a radiator's recess, the dark beneath a sideboard
-        confidence = float(np.clip(filled * min(1.0, float(np.mean(known[box] > 0.3)) * 1.1), 0, 1))
-        found.append(_Opening(kind, wall, left, width, low, rise, confidence))
-    return found
-
-
-def _recessed_box(recessed: NDArray[np.bool_]) -> tuple[slice, slice] | None:
-    """Rows and columns of what lies behind the wall in one part: glass is framed by it, a screen beside it is not."""
-    from scipy.ndimage import binary_closing, label
-
-    part_yx, count = label(binary_closing(np.pad(recessed, 2), np.ones((3, 3)))[2:-2, 2:-2])
-    if count == 0:
-        return None
-    size = np.bincount(part_yx.ravel())
-    size[0] = 0
-    row, column = np.nonzero(np.isin(part_yx, np.flatnonzero(size > 0.15 * size.sum())))
-    if len(row) == 0:
-        return None
-    low, high = (np.quantile(row, q, method="nearest") for q in (0.01, 0.99))
-    left, right = (np.quantile(column, q, method="nearest") for q in (0.01, 0.99))
-    return slice(int(low), int(high) + 1), slice(int(left), int(right) + 1)
-
-
-def _opened(mask_yx: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Without gaps below 15 cm and without what is narrower than 20."""
-    from scipy.ndimage import binary_closing, binary_opening
-
-    closed = binary_closing(np.pad(mask_yx, 4), np.ones((5, 5)))
-    return np.asarray(binary_opening(closed, np.ones((7, 7)))[4:-4, 4:-4])
-
-
-def _framed(
-    is_empty: NDArray[np.bool_], is_recessed: NDArray[np.bool_], is_known: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Parts without depth that have a recessed frame: glass. A black screen before the wall has none."""
-    from scipy.ndimage import label
-
-    part_yx, count = label(is_empty)
-    framed = [_rim_share(part_yx == part, is_recessed, is_known) > 0.25 for part in range(1, count + 1)]
-    return np.array([False, *framed])[part_yx]
-
-
-def _rim_share(mine: NDArray[np.bool_], is_recessed: NDArray[np.bool_], is_known: NDArray[np.bool_]) -> float:
-    """How much of what surrounds a part lies behind the wall."""
-    from scipy.ndimage import binary_dilation
-
-    rim = binary_dilation(mine, iterations=2) & ~mine & is_known
-    return float(is_recessed[rim].mean()) if rim.any() else 0.0
-
-
 # --- the noun ------------------------------------------------------------------------------------------
 
 
 def _layout(
-    outline: _Outline, fitted: Adjusted, heights: _Heights, openings: list[_Opening], snapped: str, warnings: list[str]
+    outline: _Outline, fitted: Adjusted, heights: Heights, openings: list[Opening], snapped: str, warnings: list[str]
 ) -> Layout:
     corners = _corners(fitted.lines, outline)
     jacobian = _corner_jacobian(outline, fitted)
-    covariance = without_place(corners, jacobian @ fitted.covariance_2n2n @ jacobian.T) * SIGMA_SCALE**2
+    covariance = without_place(corners, jacobian @ fitted.covariance_2n2n @ jacobian.T) * _sigma_scale(fitted) ** 2
     if not outline.is_closed:  # an open end lies where seeing ended, not where the wall does
         for corner, wall in ((0, 0), (len(corners) - 1, len(fitted.lines) - 1)):
             along = fitted.lines.along_n2[wall]
@@ -924,7 +547,7 @@ def _layout(
         ceiling_sigma_m=heights.ceiling_sigma_m,
         floor_levels_world_m_l=heights.floor_levels_m_l,
         ceiling_planes_l4=heights.ceiling_planes_l4,
-        opening_kind_k=tuple(each.kind for each in openings),
+        opening_kind_k=tuple(each.kind for each in openings if each.kind != "niche"),
         opening_wall_k=np.array([each.wall for each in openings], np.int64),
         opening_start_m_k=np.array([each.start_m for each in openings], np.float64),
         opening_width_m_k=np.array([each.width_m for each in openings], np.float64),
@@ -936,6 +559,12 @@ def _layout(
         snapped=snapped,
         warnings=tuple(warnings),
     )
+
+
+def _sigma_scale(fitted: Adjusted) -> float:
+    """More where the corrections are large: drift keeps its direction, which the adjustment's model does not know."""
+    drift_m = float(np.sqrt((fitted.shift_m_v2**2).sum(axis=1).mean()))
+    return STEADY_SCALE + (DRIFTING_SCALE - STEADY_SCALE) * min(1.0, drift_m / DRIFTING_M)
 
 
 def _corner_jacobian(outline: _Outline, fitted: Adjusted) -> F64:
@@ -957,7 +586,7 @@ def _corner_jacobian(outline: _Outline, fitted: Adjusted) -> F64:
     return np.stack(columns, axis=1)
 
 
-def _floor_only(surface: _Surface, heights: _Heights, warnings: list[str]) -> Layout:
+def _floor_only(surface: Surface, heights: Heights, warnings: list[str]) -> Layout:
     """What is left without walls: the heights."""
     if heights.floor_m is None and heights.ceiling_m is None:
         raise ScanRejected(

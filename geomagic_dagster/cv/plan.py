@@ -53,7 +53,7 @@ class Lines:
     def crossing(self, i: int, j: int) -> F64:
         """The point (2,) where lines i and j meet."""
         normal_22 = self.normal_n2[[i, j]]
-        return np.linalg.solve(normal_22, self.offset_m_n[[i, j]])
+        return np.asarray(np.linalg.solve(normal_22, self.offset_m_n[[i, j]]), np.float64)
 
 
 def find_lines(
@@ -305,6 +305,15 @@ def _without_short(runs: list[list[float]], least_m: float, lines: Lines) -> lis
         del runs[weaker]
         runs = joined(runs)
     return runs
+
+
+def numbered(mask_yx: NDArray[np.bool_]) -> tuple[NDArray[np.int32], int]:
+    """Connected parts: 0 outside, then 1 to count; and the count."""
+    from scipy.ndimage import label
+
+    parts_yx = np.zeros(mask_yx.shape, np.int32)
+    count = label(mask_yx, output=parts_yx)
+    return parts_yx, int(count)  # pyright: ignore[reportArgumentType]
 
 
 def _signed_area(corners_m_n2: F64) -> float:
