@@ -37,7 +37,7 @@ CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
 WALL_SIGMA_FLOOR_M = 0.001
 # What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
 # and not independent. Measured on made-up rooms: bench/rooms.py.
-STEADY_SCALE, DRIFTING_SCALE, DRIFTING_M = 0.6, 0.85, 0.03
+STEADY_SCALE, DRIFTING_SCALE, DRIFTING_M = 0.6, 0.95, 0.03
 
 
 class LayoutParams(Params):

@@ -140,7 +140,8 @@ def _recessed_box(recessed: NDArray[np.bool_]) -> tuple[slice, slice] | None:
     """Rows and columns of what lies behind the wall in one part: glass is framed by it, a screen beside it is not."""
     from scipy.ndimage import binary_closing
 
-    part_yx, count = numbered(binary_closing(np.pad(recessed, 2), np.ones((3, 3)))[2:-2, 2:-2])
+    closed = np.asarray(binary_closing(np.pad(recessed, 2), np.ones((3, 3))), np.bool_)[2:-2, 2:-2]
+    part_yx, count = numbered(closed)
     if count == 0:
         return None
     size = np.bincount(part_yx.ravel())
