@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geomagic_dagster.cv.containers import EncodedImages, Files
 
-__all__ = ["DepthMaps", "Frames", "Mesh", "Package", "Poses", "Recording", "Scan"]
+__all__ = ["DepthMaps", "Frames", "Furniture", "Layout", "Mesh", "Package", "Poses", "Recording", "Scan"]
 
 F64 = NDArray[np.float64]
 
@@ -174,6 +174,68 @@ class Mesh:
     normals_world_v3: NDArray[np.float32]
     voxel_m: float
     """Edge of the voxels it was extracted from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Floor, ceiling, walls and openings of the room. Sigmas are one standard deviation, calibrated on made-up rooms."""
+
+    corners_world_m_n2: F64
+    """Footprint, counter-clockwise seen from above. Wall i runs from corner i to corner i + 1, on the room's side of
+    the wall; where `is_closed` the last one runs back to corner 0."""
+    is_closed: bool
+    """False where only a part of the room was seen: then the polygon has two open ends."""
+    wall_is_guessed_w: NDArray[np.bool_]
+    """True for a wall that nobody saw and that only closes the footprint."""
+    wall_sigma_m_w: F64
+    """Of the wall's distance from where it is said to be, at right angles to it."""
+    wall_confidence_w: F64
+    """0 to 1."""
+    corner_sigma_m_n: F64
+    length_sigma_m_w: F64
+    floor_z_world_m: float | None
+    floor_sigma_m: float
+    ceiling_z_world_m: float | None
+    """Of the largest level part; None where no ceiling was seen."""
+    ceiling_sigma_m: float
+    floor_levels_world_m_l: F64
+    """Heights of all level parts of the floor, largest first (steps, platforms)."""
+    ceiling_planes_l4: F64
+    """(l, 4) a, b, c, area_m2 of the parts of the ceiling, z = a x + b y + c, largest first; a = b = 0 where level."""
+    opening_kind_k: tuple[Literal["door", "window", "passage"], ...]
+    opening_wall_k: NDArray[np.int64]
+    opening_start_m_k: F64
+    """Along the wall from its first corner to the opening's nearer edge."""
+    opening_width_m_k: F64
+    opening_sill_m_k: F64
+    """Lower edge above the floor."""
+    opening_height_m_k: F64
+    opening_sigma_m_k: F64
+    opening_confidence_k: F64
+    area_sigma_m2: float
+    snapped: str
+    """What was snapped to what, and on what evidence; empty where nothing was."""
+    warnings: tuple[str, ...]
+    """Sentences for a person: what was not seen, what was guessed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Furniture:
+    """Oriented boxes of what stands in the room, hangs on its walls or stands on something else (k pieces)."""
+
+    kind_k: tuple[str, ...]
+    """RoomPlan's categories (storage, bed, table, sofa, chair, television, ...), else "object"."""
+    centre_world_m_k3: F64
+    size_m_k3: F64
+    """Width along the box's own x, depth along its y, height."""
+    yaw_world_rad_k: F64
+    """Of the box's own x from the world's x, about z."""
+    size_sigma_m_k3: F64
+    centre_sigma_m_k3: F64
+    confidence_k: F64
+    stands_on_k: NDArray[np.int64]
+    """Index of the piece that it stands on; -1 the floor; -2 it hangs on a wall."""
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,215 @@
+"""Layouts of made-up rooms held to their truth: figures, and one picture of ten plans over truth.
+
+    python -m bench.rooms --rooms 30 --sheet rooms.png
+
+Errors of corners are those of the room's shape: a drifting phone shifts and turns the whole room, which nothing in
+the scan can tell, so the found outline is laid over the true one first (rigidly: nothing is scaled).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from geomagic_dagster.cv.containers import encode_png
+from geomagic_dagster.cv.plan import area_m2
+from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.cv.types import Layout, Poses
+from geomagic_dagster.guardrails.execution import run_stage
+from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, MadeUpScan, ScanOptions, Truth, make_room, scan_room
+
+F64 = NDArray[np.float64]
+STAGES = ("frames", "poses", "depth", "mesh", "layout")
+
+
+@dataclass(eq=False)
+class Judged:
+    """One layout beside its truth. Lists of (error, sigma) hold what is to be calibrated."""
+
+    seed: int
+    shape: str
+    seconds: float
+    share: float
+    """Of the time of all stages up to here."""
+    corners_m_n2: F64
+    """In the true world, as it came."""
+    truth_m_n2: F64
+    has_all_walls: bool
+    corner_error_m_n: F64 = field(default_factory=lambda: np.zeros(0))
+    area_error: float = float("nan")
+    ceiling_error_m: float = float("nan")
+    found: int = 0
+    missed: int = 0
+    invented: int = 0
+    calibration: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+def judge(made: MadeUpScan, layout: Layout, poses: Poses, seconds: float = 0.0, share: float = 0.0) -> Judged:
+    """Errors of a layout against the room's truth."""
+    truth, room = made.truth, made.truth.room
+    true = room.footprint_world_m_n2
+    corners = in_truth(layout.corners_world_m_n2, truth, poses)
+    judged = Judged(
+        room.seed, room.shape, seconds, share, corners, true, layout.is_closed and len(corners) == len(true)
+    )
+    if layout.floor_z_world_m is not None and layout.ceiling_z_world_m is not None:
+        judged.ceiling_error_m = layout.ceiling_z_world_m - layout.floor_z_world_m - room.ceiling_z_m + room.floor_z_m
+        sigma = float(np.hypot(layout.floor_sigma_m, layout.ceiling_sigma_m))
+        judged.calibration["ceiling height"] = [(judged.ceiling_error_m, sigma)]
+    if not judged.has_all_walls:
+        judged.missed = len(room.openings)
+        return judged
+    turn = min(range(len(true)), key=lambda k: float(np.linalg.norm(np.roll(corners, k, axis=0) - true, axis=1).sum()))
+    corners = np.roll(corners, turn, axis=0)
+    laid = laid_over(corners, true)
+    judged.corners_m_n2 = corners
+    judged.corner_error_m_n = np.linalg.norm(laid - true, axis=1)
+    judged.area_error = area_m2(corners) / area_m2(true) - 1
+    true_next, laid_next = np.roll(true, -1, axis=0), np.roll(laid, -1, axis=0)
+    length = np.linalg.norm(true_next - true, axis=1)
+    along = (true_next - true) / length[:, None]
+    inward = np.stack((-along[:, 1], along[:, 0]), axis=1)
+    off = (0.5 * (laid + laid_next - true - true_next) * inward).sum(axis=1)
+    stretch = np.linalg.norm(laid_next - laid, axis=1) - length
+    for name, error, sigma in (
+        ("corner", judged.corner_error_m_n, layout.corner_sigma_m_n),
+        ("wall", off, layout.wall_sigma_m_w),
+        ("length", stretch, layout.length_sigma_m_w),
+    ):
+        judged.calibration[name] = list(zip(error, np.roll(sigma, turn), strict=True))
+    judged.calibration["area"] = [(judged.area_error * area_m2(true), layout.area_sigma_m2)]
+    _judge_openings(judged, layout, room.openings, turn)
+    return judged
+
+
+def _judge_openings(judged: Judged, layout: Layout, openings: Any, turn: int) -> None:
+    """An opening is found where one of its kind on its wall overlaps it by half (intersection over union)."""
+    taken: set[int] = set()
+    walls = len(judged.truth_m_n2)
+    judged.calibration["opening"] = []
+    for true in openings:
+        for k, kind in enumerate(layout.opening_kind_k):
+            if k in taken or kind != true.kind or (int(layout.opening_wall_k[k]) + turn) % walls != true.wall:
+                continue
+            low = np.array([layout.opening_start_m_k[k], layout.opening_sill_m_k[k]])
+            size = np.array([layout.opening_width_m_k[k], layout.opening_height_m_k[k]])
+            true_low, true_size = np.array([true.along_m, true.sill_m]), np.array([true.width_m, true.height_m])
+            both = np.minimum(low + size, true_low + true_size) - np.maximum(low, true_low)
+            shared = float(np.prod(np.maximum(both, 0.0)))
+            if shared > 0.5 * (np.prod(size) + np.prod(true_size) - shared):
+                taken.add(k)
+                errors = (*(low - true_low), *(size - true_size))
+                judged.calibration["opening"] += [(float(e), float(layout.opening_sigma_m_k[k])) for e in errors]
+                break
+    judged.found, judged.missed = len(taken), len(openings) - len(taken)
+    judged.invented = len(layout.opening_kind_k) - len(taken)
+
+
+def in_truth(corners_world_m_n2: F64, truth: Truth, poses: Poses) -> F64:
+    flat = np.column_stack((corners_world_m_n2, np.zeros(len(corners_world_m_n2))))
+    return truth.to_world(flat, poses.world_T_scan_44)[:, :2]
+
+
+def laid_over(points_n2: F64, onto_n2: F64) -> F64:
+    """Turned and shifted to lie on others as well as can be (Kabsch 1976)."""
+    middle, onto_middle = points_n2.mean(axis=0), onto_n2.mean(axis=0)
+    u, _, vt = np.linalg.svd((points_n2 - middle).T @ (onto_n2 - onto_middle))
+    turn = (u @ np.diag([1.0, np.linalg.det(u @ vt)]) @ vt).T
+    return (points_n2 - middle) @ turn.T + onto_middle
+
+
+def run(seed: int, options: ScanOptions) -> Judged:
+    """A made-up room through all stages up to the layout."""
+    made = scan_room(make_room(seed), options)
+    stages = {stage.name: stage for stage in find_stages()}
+    results: dict[str, Any] = {"scan": made.scan}
+    seconds = {}
+    for name in STAGES:
+        stage = stages[name]
+        inputs = {each: results[each] for each in stage.inputs}
+        outcome = run_stage(stage, inputs, stage.params(), logging.getLogger("bench"))
+        results[name], seconds[name] = outcome.result, outcome.seconds
+    share = seconds["layout"] / sum(seconds.values())
+    return judge(made, results["layout"], results["poses"], seconds["layout"], share)
+
+
+def sheet(rooms: list[Judged], columns: int = 5, tile: int = 320) -> NDArray[np.uint8]:
+    """Plans (black) over truth (red), both in the true world's shape, with their errors."""
+    import cv2
+
+    tiles = []
+    for room in rooms:
+        picture = np.full((tile, tile, 3), 255, np.uint8)
+        true = room.truth_m_n2
+        middle = 0.5 * (true.min(axis=0) + true.max(axis=0))
+        scale = (tile - 70) / float(np.ptp(true, axis=0).max())
+        found = laid_over(room.corners_m_n2, true) if room.has_all_walls else room.corners_m_n2
+        for corners, colour, width in ((true, (220, 40, 40), 5), (found, (0, 0, 0), 1)):
+            x, y = ((corners - middle) * scale * (1, -1) + tile / 2).T
+            line = np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # sixteenths of a pixel
+            cv2.polylines(picture, [line], room.has_all_walls or corners is true, colour, width, cv2.LINE_AA, 4)
+        worst = f"{100 * room.corner_error_m_n.max():.1f} cm" if room.has_all_walls else "other walls"
+        text = f"{room.seed} {room.shape}: corner {worst}"
+        cv2.putText(picture, text, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        text = f"openings {room.found} found {room.missed} missed {room.invented} invented"
+        cv2.putText(picture, text, (8, tile - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        tiles.append(picture)
+    while len(tiles) % columns:
+        tiles.append(np.full((tile, tile, 3), 255, np.uint8))
+    return np.vstack([np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)])
+
+
+def tables(rooms: list[Judged]) -> list[Table]:
+    errors = np.concatenate([room.corner_error_m_n for room in rooms])
+    found, missed, invented = (sum(getattr(room, name) for room in rooms) for name in ("found", "missed", "invented"))
+    figures = Table("figure", "value", title=f"layout of {len(rooms)} made-up rooms")
+    for name, value in (
+        ("rooms with all walls and no other", f"{sum(room.has_all_walls for room in rooms)}"),
+        ("corners, mean and worst", f"{100 * errors.mean():.2f} cm, {100 * errors.max():.2f} cm"),
+        ("ceiling height, worst", f"{1000 * np.nanmax(np.abs([room.ceiling_error_m for room in rooms])):.1f} mm"),
+        ("area, worst", f"{100 * np.nanmax(np.abs([room.area_error for room in rooms])):.2f} %"),
+        (
+            "openings, precision and recall",
+            f"{found / max(1, found + invented):.2f}, {found / max(1, found + missed):.2f}",
+        ),
+        ("seconds, mean", f"{np.mean([room.seconds for room in rooms]):.2f}"),
+        ("share of the stages up to here, worst", f"{100 * max(room.share for room in rooms):.0f} %"),
+    ):
+        figures.add_row(name, value)
+    sigmas = Table("errors", "of", "inside one sigma", "inside two", title="calibration: 68 % and 95 % are meant")
+    for name in ("corner", "wall", "length", "area", "ceiling height", "opening"):
+        ratio = np.array([abs(e) / s for room in rooms for e, s in room.calibration.get(name, ())])
+        if len(ratio):
+            sigmas.add_row(
+                name, str(len(ratio)), f"{100 * (ratio < 1).mean():.0f} %", f"{100 * (ratio < 2).mean():.0f} %"
+            )
+    return [figures, sigmas]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.rooms", description="Layouts of made-up rooms beside truth"
+    )
+    parser.add_argument("--rooms", type=int, default=10)
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--steady", action="store_true", help="tracking that closes its loops, instead of 1 %% drift")
+    parser.add_argument("--sheet", type=Path, default=Path("rooms.png"))
+    chosen = parser.parse_args()
+    options = (PHONE if chosen.steady else PHONE_DRIFTING).but(frames=chosen.frames)
+    rooms = [run(seed, options) for seed in range(chosen.rooms)]
+    for table in tables(rooms):
+        Console().print(table)
+    chosen.sheet.write_bytes(encode_png(sheet(rooms[:10])))
+    print(f"{chosen.sheet}: plan (black) over truth (red)")
+
+
+if __name__ == "__main__":
+    main()
