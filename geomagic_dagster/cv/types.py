@@ -178,7 +178,7 @@ class Mesh:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Floor, ceiling, walls and openings of the room. Sigmas are one standard deviation, calibrated on made-up rooms."""
+    """Floor, ceiling, walls and openings of the room. Sigmas are standard deviations, calibrated on made-up rooms."""
 
     corners_world_m_n2: F64
     """Footprint, counter-clockwise seen from above. Wall i runs from corner i to corner i + 1, on the room's side of

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 
@@ -48,7 +49,7 @@ def test_the_same_scan_gives_the_same_bytes_twice_on_one_thread_or_two_as_ops_or
     one_thread = run("second", *as_ops, OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1")
     as_assets = run("third", "-c", MATERIALIZE, "room")
 
-    assert {name.split("/")[0] for name in two_threads} == {"scan", "frames", "poses", "depth", "mesh", "package"}
+    assert {name.split("/")[0] for name in two_threads} == {"scan", *(stage.name for stage in find_stages())}
     for other in (one_thread, as_assets):
         assert other.keys() == two_threads.keys(), "the identities agree"
         assert [name for name in other if other[name] != two_threads[name]] == []
