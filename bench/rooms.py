@@ -195,9 +195,7 @@ def tables(rooms: list[Judged]) -> list[Table]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.rooms", description="Layouts of made-up rooms beside truth"
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench.rooms", description="Layouts of made-up rooms beside truth")
     parser.add_argument("--rooms", type=int, default=10)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--steady", action="store_true", help="tracking that closes its loops, instead of 1 %% drift")
