@@ -131,6 +131,7 @@ def room(seed: int) -> tuple[list[tuple[str, bool, int, float]], list[F64], Furn
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 120 * ROOMS)  # a room takes most of a minute where nothing else runs
 def test_boxes_of_drifted_scans_are_right_and_their_sigmas_honest():
     right, false, missed, known = Counter(), 0, Counter(), Counter()
     errors: list[F64] = []
