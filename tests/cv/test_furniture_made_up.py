@@ -5,6 +5,9 @@ edge is above 15 cm. Rugs and pictures have no thickness and do not count. A fou
 least half of the union with a true one (oriented, in 3D; matched one to one, most in common first). The true box is
 taken where the drifted poses put it: where the phone believed to be is the poses' matter, and they are judged there.
 
+Measured: 30 rooms gave precision 0.85 and recall 0.85 (earlier). The five rooms of a plain run, with layout
+as the stage gave it, gave 0.81 and 0.79; in room 1 half of what counts is missed.
+
 `python -m pytest tests/cv/test_furniture_made_up.py -s` prints the table; GEOMAGIC_ROOMS says how many rooms.
 """
 
@@ -131,6 +134,7 @@ def room(seed: int) -> tuple[list[tuple[str, bool, int, float]], list[F64], Furn
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 120 * ROOMS)  # a room takes most of a minute where nothing else runs
 def test_boxes_of_drifted_scans_are_right_and_their_sigmas_honest():
     right, false, missed, known = Counter(), 0, Counter(), Counter()
     errors: list[F64] = []
