@@ -27,8 +27,8 @@ test: setup-dev  ## run all tests
 lint: setup-dev  ## ruff, the type checker and the import contract
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 
-bench: setup-dev .venv/.bench  ## seconds and peak memory a stage; fusion next to Open3D
-	@$(BIN)/python -m bench
+bench: setup-dev .venv/.bench  ## seconds and peak memory a stage; fusion next to Open3D: make bench [SCAN=path]
+	@$(BIN)/python -m bench $(if $(SCAN),--scan "$(SCAN)")
 
 setup: .venv/.run  ## make .venv with what `run` and `ui` need
 setup-dev: .venv/.dev  ## ... and what the tests need
