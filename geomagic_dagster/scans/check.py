@@ -214,7 +214,13 @@ def _parts(scan: Scan) -> Iterator[Finding]:
             "Export the poses of the device itself, not of structure from motion.",
         )
     if recording.rgb is None:
-        yield Finding("error", "colour", "colour images", "none", "Export the scan with its colour images.")
+        yield Finding(
+            "warning",
+            "colour",
+            "colour images",
+            "none; the room will be grey",
+            "Nothing, if shape and size are enough; else export the scan with its colour images.",
+        )
     if scan.scan_T_cam_b44 is None:
         yield Finding("error", "poses", "a camera pose for each frame", "none", "Export the scan with its poses.")
     if frames < 2:

@@ -47,7 +47,7 @@ FREE_EXPANSION_BYTES = 64 * 2**20
 CHUNK_BYTES = 2**20
 TAR_BLOCK_BYTES = 512
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-ARCHIVE_SUFFIX = re.compile(r"\.(zip|r3d|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
+ARCHIVE_SUFFIX = re.compile(r"\.(zip|r3d|sens|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 LONE_SUFFIXES = (".sens",)
 """Recordings that are one file: uploaded as they are, each is a scan of one file."""
@@ -124,15 +124,17 @@ class ScanFiles:
         Out of a zip it is copied once into a temporary file that has no name; elsewhere it is read in place.
         Raises: ScanRejected when it is missing, cut short or damaged.
         """
-        file = self._file(name)
+        size = self._file(name).size
         if self.kind == "zip":
             with tempfile.TemporaryFile(prefix="geomagic-") as copy:
                 for chunk in self._chunks(name):
                     copy.write(chunk)
                 copy.flush()
-                return io.BufferedReader(_Window(_Handle(copy), 0, file.size))
+                return io.BufferedReader(_Window(_Handle(copy), 0, size))
         with self._opened(name) as opened:
-            return io.BufferedReader(opened if isinstance(opened, _Window) else _Window(_Handle(opened), 0, file.size))
+            return io.BufferedReader(
+                opened.again() if isinstance(opened, _Window) else _Window(_Handle(opened), 0, size)
+            )
 
     def digest(self) -> str:
         """Identity of the upload: sha256 over names and contents, the same for a folder and an archive of it."""
@@ -288,6 +290,10 @@ class _Window(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         self._at = max(0, offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence])
         return self._at
+
+    def again(self) -> _Window:
+        """The same stretch, read from its beginning."""
+        return _Window(self._handle, self._start, self._size)
 
     def readable(self) -> bool:
         return True

@@ -533,7 +533,7 @@ CASES = {  # what is wrong: layout, how to spoil it, words of the place, what wa
         "room",
         "a room scan",
         "a folder of no known format, 1 in all: letter.docx",
-        "Known are canonical: scan.json",
+        "canonical: scan.json",
     ),
     "an empty folder": ("canonical", no_file_at_all, "room", "a room scan", "a folder without any file in it", UPLOAD),
     "a path that is not there": (

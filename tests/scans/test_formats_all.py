@@ -11,10 +11,16 @@ import pytest
 
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.scans.check import check_path
+from geomagic_dagster.scans.files import ScanFiles
 from geomagic_dagster.scans.reader import known_formats, read_all, read_scan
 
 Layouts = Mapping[str, Callable[[Scan, Path], None]]
 FORMATS = [each.NAME for each in known_formats()]
+WITHOUT_DEPTH = {"colmap"}
+VIDEO = {"stray_scanner"}
+"""Colour is lossy there."""
+FLOAT32 = {"scannet_sens"}
+"""So are poses."""
 
 
 def test_every_format_is_tried_here(layouts: Layouts) -> None:
@@ -32,21 +38,34 @@ def test_the_scan_is_the_room_that_was_written(
     if packed != "folder":
         path = Path(shutil.make_archive(str(tmp_path / "Zimmer 2"), packed, path.parent, path.name))
     scan = read_scan(path)
-    assert scan.recording.depth is not None
     assert scan.recording.rgb is not None
     assert scan.scan_T_cam_b44 is not None
-    assert scan.is_metric
     assert len(scan.recording) == len(made.recording)
-    np.testing.assert_allclose(scan.scan_T_cam_b44, made.scan_T_cam_b44, atol=1e-12)
+    np.testing.assert_allclose(scan.scan_T_cam_b44, made.scan_T_cam_b44, atol=1e-6 if name in FLOAT32 else 1e-12)
     np.testing.assert_array_equal(scan.recording.K_rgb_b33, made.recording.K_rgb_b33)
-    np.testing.assert_array_equal(scan.recording.K_depth_b33, made.recording.K_depth_b33)
-    for i in (0, 7):
-        np.testing.assert_allclose(scan.recording.depth_m_hw(i), made.recording.depth_m_hw(i), rtol=1e-6)
-        np.testing.assert_array_equal(scan.recording.rgb_hw3(i), made.recording.rgb_hw3(i))
+    for i in (7, 0):
+        rgb = scan.recording.rgb_hw3(i).astype(int)
+        apart_b = [np.abs(rgb - made.recording.rgb_hw3(k)).mean() for k in range(len(made.recording))]
+        assert np.argmin(apart_b) == i
+        assert apart_b[i] < 15 if name in VIDEO else apart_b[i] == 0
     assert (np.diff(scan.recording.timestamp_s_b) > 0).all()
+    if name in WITHOUT_DEPTH:
+        assert scan.recording.depth is None
+        assert not scan.is_metric
+        return
+    assert scan.is_metric
+    np.testing.assert_array_equal(scan.recording.K_depth_b33, made.recording.K_depth_b33)
+    unit_m = scan.recording.metres_per_depth_unit
+    quantum_m = unit_m / 2 if name == "replica" else 0  # the only unit here that a millimetre is no multiple of
+    for i in (0, 7):
+        np.testing.assert_allclose(
+            scan.recording.depth_m_hw(i), made.recording.depth_m_hw(i), rtol=1e-6, atol=quantum_m
+        )
+        confidence = scan.recording.depth_confidence_hw(i)
+        assert confidence is None or (confidence == 1).all()
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in WITHOUT_DEPTH])
 def test_a_good_scan_has_no_error_and_no_warning(
     name: str, layouts: Layouts, box_room: Callable[..., Scan], tmp_path: Path
 ) -> None:
@@ -58,6 +77,15 @@ def test_a_good_scan_has_no_error_and_no_warning(
     assert report.disagreement_m is not None
     assert 0 < report.disagreement_m < 0.03
     assert report.median_depth_m == pytest.approx(2.0, abs=1.0)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_is_recognised_as_itself_and_as_nothing_else(
+    name: str, layouts: Layouts, box_room: Callable[..., Scan], tmp_path: Path
+) -> None:
+    layouts[name](box_room(2), tmp_path / "room")
+    files = ScanFiles(tmp_path / "room")
+    assert [each.NAME for each in known_formats() if each.recognises(files)] == [name]
 
 
 def test_nothing_but_text_and_headers_is_read_at_first(
@@ -82,6 +110,8 @@ def test_every_image_can_be_named_by_its_file(layouts: Layouts, box_room: Callab
     for name, write in layouts.items():
         write(box_room(), tmp_path / name)
         reading = read_all(tmp_path / name)
-        for kind in ("rgb", "depth"):
-            for i, file in enumerate(reading.image_names[kind]):
-                assert getattr(reading.scan.recording, kind).encoded(i) == (tmp_path / name / file).read_bytes()
+        for kind, files in reading.image_names.items():
+            assert len(files) == len(getattr(reading.scan.recording, kind))
+            for i, file in enumerate(files):
+                if file.endswith((".png", ".jpg")):
+                    assert getattr(reading.scan.recording, kind).encoded(i) == (tmp_path / name / file).read_bytes()

@@ -18,15 +18,6 @@ from geomagic_dagster.scans.reader import read_all, read_scan
 Layouts = Mapping[str, Callable[[Scan, Path], None]]
 
 
-@pytest.fixture
-def laid_out(layouts: Layouts, box_room: Callable[..., Scan], tmp_path: Path) -> Callable[[str], Path]:
-    def write(name: str) -> Path:
-        layouts[name](box_room(), tmp_path / "room")
-        return tmp_path / "room"
-
-    return write
-
-
 def rewrite(path: Path, change: Callable[[list[str]], list[str]]) -> None:
     path.write_text("\n".join(change(path.read_text().splitlines())) + "\n")
 

@@ -6,7 +6,8 @@ A format's file has
     NAMES_ITSELF True where a file says in so many words which format it is; such a format goes before others
     recognises(files) -> bool        by names only, or the first bytes of one small file
     read(files) -> Reading           text files and directory entries; images are read later, when asked for
-and, where the project also writes it, `write(scan, folder)`.
+and, where the project also writes it,
+    write(scan, folder) -> list[str]   the remarks say what the format could not hold; see ../writing.py
 
 A reader gives what types.py says (metres, camera-to-world, OpenCV camera axes, world turned to z up)
 and judges nothing that check.py judges from the data; it raises ScanRejected for what it cannot make sense of.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.containers import EncodedImages
+from geomagic_dagster.cv.containers import EncodedImages, ImageUnreadable, decode_image, encode_png
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.scans.files import UPLOAD_AGAIN, ScanFiles
@@ -38,6 +39,8 @@ ZUP_R_YDOWN_33: F64 = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
 """Turns a world that has the axes of an upright OpenCV camera (y down) to z up: -90 degrees about x."""
 OPENGL_T_OPENCV_44: F64 = np.diag([1.0, -1.0, -1.0, 1.0])
 """Right-multiplied, makes a pose of OpenGL camera axes (x right, y up, z back) one of OpenCV axes, and back."""
+DOWN_Z_3 = (0.0, 0.0, -1.0)
+"""Gravity where the device itself keeps its world upright."""
 UNTIMED_S = 1.0
 """Between frames of a format that has no times. A slow hand, so that no speed looks impossible."""
 MAX_TEXT_BYTES = 256 * 2**20
@@ -75,6 +78,20 @@ class Reading:
 def images(files: ScanFiles, names: Iterable[str]) -> EncodedImages:
     """Images by name, each read when asked for."""
     return EncodedImages(files.source(name) for name in names)
+
+
+def made_images(make: Iterable[Callable[[], NDArray[Any]]]) -> EncodedImages:
+    """Images of another encoding than PNG or JPEG: each is made, as a PNG, when asked for."""
+    return EncodedImages((lambda each=each: encode_png(each())) for each in make)
+
+
+def decoded(files: ScanFiles, name: str) -> NDArray[Any]:
+    """An image file of any kind that OpenCV reads, as `decode_image` gives it. Raises: ScanRejected."""
+    encoded = files.read(name)
+    try:
+        return decode_image(encoded)
+    except ImageUnreadable as error:
+        raise ScanRejected(name, expected="a whole image", received=what_it_is(encoded), do=UPLOAD_AGAIN) from error
 
 
 def image_size_wh(files: ScanFiles, name: str) -> tuple[int, int]:
@@ -177,12 +194,64 @@ def rotations_of_quaternions(xyzw_b4: F64, places: Sequence[str]) -> F64:
     ], axis=1)  # fmt: skip
 
 
+def poses_of_quaternions(translation_b3: F64, xyzw_b4: F64, places: Sequence[str]) -> F64:
+    """(b, 4, 4) from positions and unit quaternions. Raises: as `rotations_of_quaternions`."""
+    pose_b44 = np.tile(np.eye(4), (len(translation_b3), 1, 1))
+    pose_b44[:, :3, :3] = rotations_of_quaternions(xyzw_b4, places)
+    pose_b44[:, :3, 3] = translation_b3
+    return pose_b44
+
+
+def arkit_poses(file_T_cam_b44: F64) -> F64:
+    """Camera-to-world as ARKit has it (OpenGL camera axes, world y up), in our axes and world."""
+    return turned(ZUP_R_YUP_33, file_T_cam_b44) @ OPENGL_T_OPENCV_44
+
+
 def turned(zup_R_file_33: F64, file_T_cam_b44: F64) -> F64:
     """Poses in a world that is turned to z up."""
     turn_44 = np.eye(4)
     turn_44[:3, :3] = zup_R_file_33
     with np.errstate(invalid="ignore"):  # lost frames are infinite
         return turn_44 @ file_T_cam_b44
+
+
+def numbered(files: ScanFiles, pattern: str) -> dict[int, str]:
+    """Files whose whole name fits a pattern, by the number that is its first group.
+
+    Raises: ScanRejected where two have the same number.
+    """
+    found: dict[int, str] = {}
+    for name in files.names():
+        match = re.fullmatch(pattern, name)
+        if match and (other := found.setdefault(int(match[1]), name)) != name:
+            raise ScanRejected(
+                name, expected="one file of this number", received=f"{other} too", do="Upload one recording at a time."
+            )
+    return found
+
+
+def in_common(parts: Mapping[str, Mapping[int, str]], place: str) -> tuple[list[int], list[Finding]]:
+    """Numbers, rising, of the frames that have all parts that there are, and a warning that names the others.
+
+    A part is its files by number ("colour", "depth", "poses"); one that has no file at all is not asked for.
+    Raises: ScanRejected when no frame has all.
+    """
+    parts = {what: names for what, names in parts.items() if names}
+    expected = f"{', '.join(parts)} of each frame"
+    common = set.intersection(*(set(names) for names in parts.values()))
+    if not common:
+        raise ScanRejected(place, expected=expected, received="not one frame that has all", do=UPLOAD_AGAIN)
+    remarks = []
+    for what, names in parts.items():
+        remarks += left_out(
+            [names[number] for number in sorted(set(names) - common)],
+            len(names),
+            place=place,
+            expected=expected,
+            why=f"files of {what} without the rest",
+            do="Upload the missing files, if they are many.",
+        )
+    return sorted(common), remarks
 
 
 def tracked_frames(pose_b44: F64, names: Sequence[str], place: str) -> tuple[NDArray[np.int64], list[Finding]]:

@@ -29,9 +29,6 @@ they come back exactly:
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -39,12 +36,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from geomagic_dagster.cv.containers import EncodedImages, encode_jpeg, encode_png
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
+from geomagic_dagster.scans import writing
 from geomagic_dagster.scans.files import UPLOAD_AGAIN, ScanFiles
 from geomagic_dagster.scans.formats import F64, Reading, images, named_file, read_json, tracked_frames
-from geomagic_dagster.scans.images import image_header
 
 NAME = "canonical"
 LOOKS_LIKE = 'scan.json with "format": "geomagic-scan", beside color/, depth/ and confidence/'
@@ -139,36 +135,32 @@ def read(files: ScanFiles) -> Reading:
     return Reading(scan, tuple(remarks), names)
 
 
-def write(scan: Scan, folder: Path) -> None:
-    """Writes a scan beside its place and moves it there whole; a failure leaves nothing behind.
+def write(scan: Scan, folder: Path) -> list[str]:
+    """Writes a scan beside its place and moves it there whole; a failure leaves nothing behind. Nothing is lost.
 
     Raises: FileExistsError when the folder is there already; OSError when the disk is full or read-only.
     """
-    if folder.exists():
-        raise FileExistsError(f"{folder}: expected a folder that is not there yet. Choose another, or remove it first.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        beside.mkdir()
-        _write_into(scan, beside)
-        os.rename(beside, folder)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    with writing.new_folder(folder) as beside:
+        return _write_into(scan, beside)
 
 
-def _write_into(scan: Scan, folder: Path) -> None:
+def _write_into(scan: Scan, folder: Path) -> list[str]:
     recording = scan.recording
     frames: list[dict[str, Any]] = [{"timestamp_s": float(t)} for t in recording.timestamp_s_b]
-    for kind, subfolder in FOLDERS.items():
-        sequence: EncodedImages | None = getattr(recording, kind)
-        if sequence is None:
-            continue
-        (folder / subfolder).mkdir()
-        for i, frame in enumerate(frames):
-            encoded, ending = _suitable(sequence, i, kind)
-            frame[kind] = f"{subfolder}/{i:06d}.{ending}"
-            (folder / frame[kind]).write_bytes(encoded)
+    out = writing.Images(
+        recording,
+        folder,
+        unit_m=recording.metres_per_depth_unit,
+        invalid_units=recording.invalid_depth_units,
+        holds_lens=True,
+    )
+    for i, frame in enumerate(frames):
+        if recording.rgb is not None:
+            frame["rgb"] = out.colour(i, f"{FOLDERS['rgb']}/{i:06d}")
+        if recording.depth is not None:
+            frame["depth"] = out.depth(i, f"{FOLDERS['depth']}/{i:06d}.png")
+        if recording.depth_confidence is not None:
+            frame["depth_confidence"] = out.confidence(i, f"{FOLDERS['depth_confidence']}/{i:06d}.png")
     for key, matrices in (
         ("K_rgb_33", recording.K_rgb_b33),
         ("K_depth_33", recording.K_depth_b33),
@@ -192,22 +184,8 @@ def _write_into(scan: Scan, folder: Path) -> None:
     }
     lines = ",\n".join("  " + json.dumps(frame, allow_nan=False) for frame in frames)  # a line a frame: people look in
     text = json.dumps(head, indent=1, allow_nan=False, ensure_ascii=False)[:-2] + f',\n "frames": [\n{lines}\n ]\n}}\n'
-    (folder / MANIFEST).write_text(text, encoding="utf-8")
-
-
-def _suitable(sequence: EncodedImages, index: int, kind: str) -> tuple[bytes, str]:
-    """An image's bytes as they came where the layout allows them, else as PNG: (bytes, ending of the name)."""
-    encoded = sequence.encoded(index)
-    header = image_header(encoded)
-    if kind == "rgb" and header is not None:
-        return encoded, {"PNG": "png", "JPEG": "jpg"}[header.kind]
-    bits = {"depth": 16, "depth_confidence": 8}.get(kind)
-    if header is not None and (header.kind, header.channels, header.bits) == ("PNG", 1, bits):
-        return encoded, "png"
-    image = sequence[index]
-    if kind == "rgb":
-        return encode_jpeg(image), "jpg"
-    return encode_png(image.astype(np.uint16 if bits == 16 else np.uint8)), "png"
+    writing.put(folder, MANIFEST, text)
+    return out.remarks()
 
 
 def _image_names(files: ScanFiles, frames: Sequence[_Frame], kind: str) -> list[str] | None:

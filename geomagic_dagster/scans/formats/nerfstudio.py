@@ -4,13 +4,14 @@ Poses are camera-to-world in OpenGL camera axes, world roughly z up (nobody meas
 frames have depth, the poses are in its metres. Without depth the poses mostly come from structure from
 motion, whose unit nobody knows: such a scan is not metric. Pixels are counted from the corner of the
 first one (as COLMAP does), so half a pixel is taken off the principal point. There are no times; frames
-are taken in the order of their names.
+are taken in the order of their names. Written too.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from geomagic_dagster.cv.camera import scaled_intrinsics
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
+from geomagic_dagster.scans import writing
 from geomagic_dagster.scans.files import ScanFiles
 from geomagic_dagster.scans.formats import (
     F64,
@@ -40,6 +42,7 @@ LOOKS_LIKE = "transforms.json with frames (file_path, transform_matrix, perhaps 
 NAMES_ITSELF = False
 
 PINHOLE_MODELS = (None, "OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
+DEPTH_UNIT_M = 0.001
 LENS = ("k1", "k2", "p1", "p2", "k3")
 
 
@@ -105,7 +108,7 @@ def read(files: ScanFiles) -> Reading:
         timestamp_s_b=evenly_spaced_s(np.arange(len(frames))),
         K_rgb_b33=K_rgb_b33,
         K_depth_b33=K_depth_b33,
-        metres_per_depth_unit=_number(frames[0], "depth_unit_scale_factor", 0.001),
+        metres_per_depth_unit=_number(frames[0], "depth_unit_scale_factor", DEPTH_UNIT_M),
         distortion_5=distortion_5,
     )
     scan = Scan(
@@ -186,3 +189,32 @@ def _distortion(frames: list[dict[str, Any]]) -> tuple[float, ...]:
 
 def _number(values: dict[str, Any], key: str, default: float | None = None) -> float:
     return float(numbers([values.get(key, default)], 1, f"{values['place']}: {key}")[0])
+
+
+def write(scan: Scan, folder: Path) -> list[str]:
+    recording, remarks = scan.recording, writing.not_held(scan, NAME)
+    writing.need(scan, NAME, "colour", "poses", *(["metres"] if recording.depth is not None else []))
+    assert recording.rgb is not None and recording.K_rgb_b33 is not None and scan.scan_T_cam_b44 is not None
+    if recording.depth is not None:
+        writing.need_registered_depth(recording, NAME, same_size=False)
+    elif scan.is_metric:
+        remarks.append(
+            f"Without depth {NAME} does not say that lengths are metres; whoever reads it takes them as unknown."
+        )
+    height, width = recording.rgb[0].shape[:2]
+    shared: dict[str, Any] = {"camera_model": "OPENCV", "w": width, "h": height}
+    shared |= dict(zip(LENS, recording.distortion_5, strict=True))
+    if recording.depth is not None:
+        shared["depth_unit_scale_factor"] = DEPTH_UNIT_M
+    frames = []
+    with writing.new_folder(folder) as beside:
+        out = writing.Images(recording, beside, unit_m=DEPTH_UNIT_M, holds_lens=True)
+        for i, pose_44 in enumerate(scan.scan_T_cam_b44 @ OPENGL_T_OPENCV_44):
+            (fx, _, cx), (_, fy, cy), _ = recording.K_rgb_b33[i].tolist()
+            frame = {"file_path": out.colour(i, f"images/{i:06d}"), "transform_matrix": pose_44.tolist()}
+            frame |= {"fl_x": fx, "fl_y": fy, "cx": cx + 0.5, "cy": cy + 0.5}
+            if recording.depth is not None:
+                frame["depth_file_path"] = out.depth(i, f"depth/{i:06d}.png")
+            frames.append(frame)
+        writing.put(beside, "transforms.json", json.dumps({**shared, "frames": frames}, indent=1) + "\n")
+        return remarks + out.remarks()

@@ -3,17 +3,19 @@
 Poses are camera-to-world by KinectFusion, whose world has the axes of the first camera: x right, y down,
 z forward. It is turned to z up by this; where gravity-direction.txt is there, it says by how much the
 first camera was tilted, else the floor has to. Depth is 16-bit millimetres with 65535 for none.
-Times are the frame numbers at the Kinect's 30 a second.
+Times are the frame numbers at the Kinect's 30 a second. Written too.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
+from geomagic_dagster.scans import writing
 from geomagic_dagster.scans.files import ScanFiles
 from geomagic_dagster.scans.formats import (
     ZUP_R_YDOWN_33,
@@ -37,6 +39,8 @@ DEFAULT_K_33 = np.array([[585.0, 0, 320], [0, 585.0, 240], [0, 0, 1]])
 
 
 def recognises(files: ScanFiles) -> bool:
+    if any(name.endswith(".depth.pgm") for name in files.names()):  # ScanNet's exporter has the same names else
+        return False
     return any(COLOUR.fullmatch(name) for name in files.names())
 
 
@@ -150,3 +154,27 @@ def _down(files: ScanFiles, folder: str) -> tuple[float, float, float] | None:
         )
     x, y, z = (ZUP_R_YDOWN_33 @ (down_3 / length)).tolist()
     return x, y, z
+
+
+def write(scan: Scan, folder: Path) -> list[str]:
+    writing.need(scan, NAME, "colour", "metres")
+    recording, remarks = scan.recording, writing.not_held(scan, NAME, holds=("gravity",))
+    assert recording.K_rgb_b33 is not None
+    if recording.depth is not None:
+        writing.need_registered_depth(recording, NAME, same_size=True)
+    K_33, said = writing.one_K(recording.K_rgb_b33)
+    pose_b44 = scan.scan_T_cam_b44
+    with writing.new_folder(folder) as beside:
+        out = writing.Images(recording, beside, endings=("png", "jpg"), invalid_units=(0, 65535))
+        for i in range(len(recording)):
+            out.colour(i, f"frame-{i:06d}.color")
+            if recording.depth is not None:
+                out.depth(i, f"frame-{i:06d}.depth.png")
+            if pose_b44 is not None:
+                pose_44 = turned(ZUP_R_YDOWN_33.T, pose_b44[i])
+                writing.put(beside, f"frame-{i:06d}.pose.txt", writing.rows(pose_44))
+        writing.put(beside, "camera-intrinsics.txt", writing.rows(K_33))
+        if scan.down_scan_3 is not None:
+            down_3 = ZUP_R_YDOWN_33.T @ np.array(scan.down_scan_3)
+            writing.put(beside, "gravity-direction.txt", writing.rows(down_3[:, None]))
+        return remarks + said + out.remarks()

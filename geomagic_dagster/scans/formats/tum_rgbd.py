@@ -10,17 +10,21 @@ use the layout have other worlds. So gravity is left open here, and the floor le
 No file says which camera it was. The benchmark's three are known by name (freiburg1 or fr1, and so on: in the
 comments of rgb.txt, the folder's name or the upload's); any other camera is given as a 3x3 matrix in K.txt.
 Without either the scan is refused: the wrong one of the three bends every surface by centimetres.
+
+Written too: with K.txt, and with times as exact as they are.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
+from geomagic_dagster.scans import writing
 from geomagic_dagster.scans.files import ScanFiles
 from geomagic_dagster.scans.formats import (
     F64,
@@ -29,9 +33,9 @@ from geomagic_dagster.scans.formats import (
     left_out,
     named_file,
     numbers,
+    poses_of_quaternions,
     read_matrix,
     read_text,
-    rotations_of_quaternions,
     text_lines,
     tracked_frames,
 )
@@ -150,9 +154,7 @@ def _poses_at(files: ScanFiles, times_s: F64) -> F64:
             received="none",
             do="Upload the whole file, or leave it out.",
         )
-    pose_n44 = np.tile(np.eye(4), (len(table), 1, 1))
-    pose_n44[:, :3, :3] = rotations_of_quaternions(table[:, 4:], places)
-    pose_n44[:, :3, 3] = table[:, 1:4]
+    pose_n44 = poses_of_quaternions(table[:, 1:4], table[:, 4:], places)
     nearest = _nearest(times_s, table[:, 0])
     pose_b44 = pose_n44[nearest]
     pose_b44[np.abs(table[nearest, 0] - times_s) > MAX_TIME_APART_S] = np.nan
@@ -176,3 +178,25 @@ def _camera(files: ScanFiles) -> tuple[Camera, F64]:
     camera = CAMERAS[said.pop()]
     fx, fy, cx, cy = camera.fx_fy_cx_cy
     return camera, np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+
+
+def write(scan: Scan, folder: Path) -> list[str]:
+    writing.need(scan, NAME, "colour", "depth", "metres")
+    writing.need_registered_depth(scan.recording, NAME, same_size=True)
+    recording, remarks = scan.recording, writing.not_held(scan, NAME, holds=("times",))
+    assert recording.K_rgb_b33 is not None
+    K_33, said = writing.one_K(recording.K_rgb_b33)
+    with writing.new_folder(folder) as beside:
+        out = writing.Images(recording, beside, unit_m=METRES_PER_DEPTH_UNIT)
+        rgb, depth = "# timestamp filename\n", "# timestamp filename\n"
+        for i, time_s in enumerate(recording.timestamp_s_b.tolist()):
+            rgb += f"{time_s!r} {out.colour(i, f'rgb/{i:06d}')}\n"
+            depth += f"{time_s!r} {out.depth(i, f'depth/{i:06d}.png')}\n"
+        writing.put(beside, "rgb.txt", rgb)
+        writing.put(beside, "depth.txt", depth)
+        writing.put(beside, "K.txt", writing.rows(K_33))
+        if scan.scan_T_cam_b44 is not None:
+            xyzw_b4 = writing.quaternions_xyzw(scan.scan_T_cam_b44)
+            table = np.hstack([recording.timestamp_s_b[:, None], scan.scan_T_cam_b44[:, :3, 3], xyzw_b4])
+            writing.put(beside, "groundtruth.txt", "# timestamp tx ty tz qx qy qz qw\n" + writing.rows(table))
+        return remarks + said + out.remarks()
