@@ -12,6 +12,14 @@ code location stays small and answers at once.
 """
 
 import os
+
+# Both are read when numpy and torch are imported, so they stand before everything else.
+# OpenBLAS adds up in another order on another number of threads: one thread, and the same bytes everywhere.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Threads that wait for each other sleep instead of spinning, unless somebody wishes otherwise. Steps share the
+# machine with other steps: a stage of 2.5 s took 43 s when something else kept both cores busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,11 +76,6 @@ def build_definitions(stages: Sequence[Stage], places: Places, release: str) -> 
         executor=step_processes(),
     )
 
-
-# Threads that wait for each other sleep instead of spinning, unless somebody wishes otherwise. Steps share the machine
-# with other steps: a stage of 2.5 s took 43 s when something else kept both cores busy. Read when torch is
-# imported, which is after this module in every process that executes steps.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Dagster's own decorator passes this parameter to Dagster's own class, and then warns whoever loads a sensor.
 warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDefinition", category=BetaWarning)
