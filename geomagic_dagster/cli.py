@@ -129,6 +129,21 @@ def check(path: Annotated[Path, typer.Argument(help="A scan: folder, zip or tar.
         raise typer.Exit(2 if report.errors else 0)
 
 
+@scan_app.command()
+def convert(
+    path: Annotated[Path, typer.Argument(help="A scan: folder, zip or tar.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write into; must not exist.")],
+    to: Annotated[str, typer.Option(help="The format to write, by its name or how that begins: tum.")],
+) -> None:
+    """Write a scan as another format, and say what that could not hold."""
+    with _plain_errors():
+        from geomagic_dagster.scans.convert import convert as convert_scan
+
+        for remark in convert_scan(path, out, to):
+            print(remark, file=sys.stderr)
+    print(out)
+
+
 @scan_app.command("make-up")
 def make_up(
     out: Annotated[Path, typer.Argument(help="Folder to write the scan into (canonical layout); must not exist.")],
