@@ -194,17 +194,17 @@ def test_record3d_never_unpacks_more_than_it_should(
         assert rejected.place == "x"  # noqa: PT017
 
 
-def test_record3d_refuses_a_block_that_lies_about_its_size(tmp_path: Path) -> None:
+def test_record3d_stops_at_the_size_that_it_should_have(tmp_path: Path) -> None:
     import lzfse
 
     from geomagic_dagster.scans.files import ScanFiles
 
-    packed = bytearray(lzfse.compress(bytes(2**20)))
-    assert packed[:4] == b"bvx2"
-    packed[4:8] = struct.pack("<I", 16)
+    packed = bytearray(lzfse.compress(bytes(2**26)))
+    packed[4:8] = struct.pack("<I", 16)  # of 64 MB
     (tmp_path / "x").write_bytes(packed)
-    with pytest.raises(ScanRejected, match=r"x: expected whole LZFSE, as Record3D writes it; got a block of \d+"):
-        record3d._unpacked(ScanFiles(tmp_path), "x", np.uint8, 16)
+    for claimed in (16, 2**20):
+        with pytest.raises(ScanRejected, match=rf"x: expected {claimed} bytes when unpacked; got more than {claimed}"):
+            record3d._unpacked(ScanFiles(tmp_path), "x", np.uint8, claimed)
 
 
 # --- Polycam ----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ size of depth is `dw` x `dh`; in older files it follows from the number of value
 
 from __future__ import annotations
 
-import struct
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -45,8 +45,7 @@ NAMES_ITSELF = False
 
 DEPTH_SIZES = ((192, 256), (480, 640))
 """Of LiDAR and of the front camera, short side first."""
-MAX_DEPTH_PIXELS = 2**22
-LZFSE_RAW, LZFSE_LZVN, LZFSE_V2, LZFSE_END = b"bvx-", b"bvxn", b"bvx2", b"bvx$"
+MAX_DEPTH_PIXELS = 480 * 640
 
 
 def recognises(files: ScanFiles) -> bool:
@@ -145,7 +144,7 @@ def _whole(said: dict[str, Any], key: str) -> int:
 def _depth_wh(files: ScanFiles, name: str, said: dict[str, Any]) -> tuple[int, int]:
     if "dw" in said and "dh" in said:
         return _whole(said, "dw"), _whole(said, "dh")
-    pixels = _unpacked_bytes(files, name)[1] // 4
+    pixels = len(_unpacked_bytes(files, name, 4 * MAX_DEPTH_PIXELS)) // 4
     for short, long in DEPTH_SIZES:
         if short * long == pixels:
             return (short, long) if _whole(said, "w") < _whole(said, "h") else (long, short)
@@ -166,51 +165,28 @@ def _depth_mm_hw(files: ScanFiles, name: str, height: int, width: int) -> NDArra
 
 def _unpacked(files: ScanFiles, name: str, dtype: DTypeLike, count: int) -> NDArray[Any]:
     """`count` values from a file in LZFSE."""
-    import lzfse
-
-    packed, size = _unpacked_bytes(files, name)
     wanted = count * np.dtype(dtype).itemsize
-    unpacked = b""
-    if size == wanted:
-        try:
-            unpacked = lzfse.decompress(packed)
-        except lzfse.error as error:
-            do = UPLOAD_AGAIN
-            raise ScanRejected(name, expected="whole LZFSE", received="damaged bytes", do=do) from error
+    unpacked = _unpacked_bytes(files, name, wanted)
     if len(unpacked) != wanted:
-        raise ScanRejected(name, expected=f"{wanted} bytes", received=f"{max(size, len(unpacked))}", do=UPLOAD_AGAIN)
+        received = f"more than {wanted}" if len(unpacked) > wanted else f"{len(unpacked)}"
+        raise ScanRejected(name, expected=f"{wanted} bytes when unpacked", received=received, do=UPLOAD_AGAIN)
     return np.frombuffer(unpacked, dtype)
 
 
-def _unpacked_bytes(files: ScanFiles, name: str) -> tuple[bytes, int]:
-    """A file in LZFSE, and what it says that it unpacks to; block by block, since the decoder itself has no bound.
+def _unpacked_bytes(files: ScanFiles, name: str, wanted: int) -> bytes:
+    """A file in LZFSE, unpacked; one byte more than wanted where it holds more.
 
-    Block headers: lzfse_internal.h of https://github.com/lzfse/lzfse. Each match in a block makes at most 2 KB, so that
-    a block that is no larger than it says cannot have more matches than bytes.
+    By the decoder of Apple (https://github.com/lzfse/lzfse) that the module brings, called directly: `lzfse.decompress`
+    has no bound, and a damaged file makes it ask for ever more memory.
     """
-    packed, at, total = files.read(name), 0, 0
-    try:
-        while (magic := packed[at : at + 4]) != LZFSE_END:
-            (made,) = struct.unpack_from("<I", packed, at + 4)
-            if magic == LZFSE_RAW:
-                length = 8 + made
-            elif magic == LZFSE_LZVN:
-                length = 12 + struct.unpack_from("<I", packed, at + 8)[0]
-            elif magic == LZFSE_V2:
-                first, second, third = struct.unpack_from("<QQQ", packed, at + 8)
-                matches = first >> 40 & 0xFFFFF
-                length = (third & 0xFFFFFFFF) + (first >> 20 & 0xFFFFF) + (second >> 40 & 0xFFFFF)
-                if matches > made or not length:
-                    raise ValueError(f"a block of {matches} matches for {made} bytes")
-            else:
-                raise ValueError(f"a block that begins with {magic!r}")
-            if length > made + 1024:  # it packs nothing: the encoder would have stored it as it is
-                raise ValueError(f"a block of {length} bytes for {made}")
-            at, total = at + length, total + made
-            if total > 4 * MAX_DEPTH_PIXELS:
-                raise ValueError(f"more than {4 * MAX_DEPTH_PIXELS} bytes")
-    except (struct.error, ValueError) as error:
-        raise ScanRejected(
-            name, expected="whole LZFSE, as Record3D writes it", received=f"{error}", do=UPLOAD_AGAIN
-        ) from error
-    return packed, total
+    import lzfse
+
+    decode = ctypes.CDLL(lzfse.__file__).lzfse_decode_buffer
+    decode.restype = ctypes.c_size_t
+    decode.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p)
+    packed, unpacked = files.read(name), ctypes.create_string_buffer(wanted + 1)
+    made = decode(unpacked, wanted + 1, packed, len(packed), None)
+    if not made:
+        received = f"{len(packed)} bytes that begin with {packed[:4]!r}, cut short or damaged"
+        raise ScanRejected(name, expected="whole LZFSE, as Record3D writes it", received=received, do=UPLOAD_AGAIN)
+    return unpacked.raw[:made]
