@@ -368,6 +368,8 @@ class _Look(NamedTuple):
 
     header: ImageHeader | None
     fault: str | None
+    expected: str | None = None
+    """Where the reader has its own words for it."""
     median_units: float = 0.0
     coverage: float = 0.0
     zeros: float = 0.0
@@ -400,7 +402,7 @@ class _Images:
             yield Finding(
                 "error",
                 self._names[bad[0]],
-                wanted.get(self.kind, "a whole 8-bit PNG of one channel"),
+                self.looks[bad[0]].expected or wanted.get(self.kind, "a whole 8-bit PNG of one channel"),
                 f"{self.looks[bad[0]].fault}{more if len(bad) > 1 else ''}",
                 UPLOAD_AGAIN,
             )
@@ -423,8 +425,8 @@ def _look(kind: Kind, sequence: EncodedImages, index: int, invalid_units: Sequen
 
     try:
         encoded = sequence.encoded(index)
-    except ScanRejected as rejected:  # the archive itself is damaged here
-        return _Look(None, rejected.received)
+    except ScanRejected as rejected:  # the archive is damaged, a video ends, or what should become a PNG is none
+        return _Look(None, rejected.received, rejected.expected)
     header = image_header(encoded)
     if header is None or (header.kind == "PNG" and b"IEND" not in encoded[-1024:]):
         return _Look(None, what_it_is(encoded))
@@ -448,10 +450,10 @@ def _look(kind: Kind, sequence: EncodedImages, index: int, invalid_units: Sequen
     return _Look(
         header,
         None,
-        float(np.median(valid)) if valid.size else 0.0,
-        valid.size / some.size,
-        float((some == 0).mean()),
-        float((some == 65535).mean()),
+        median_units=float(np.median(valid)) if valid.size else 0.0,
+        coverage=valid.size / some.size,
+        zeros=float((some == 0).mean()),
+        saturated=float((some == 65535).mean()),
     )
 
 

@@ -121,6 +121,85 @@ def symlink_in_folder(folder: Path) -> None:
     (folder / COLOUR).symlink_to(folder.parent / "outside.jpg")
 
 
+def written(name: str, content: str | bytes) -> Spoil:
+    encoded = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / name).write_bytes(encoded) and None
+
+
+def without(pattern: str) -> Spoil:
+    return lambda folder: [path.unlink() for path in list(folder.glob(pattern))] and None
+
+
+def renamed(pattern: str, change: Callable[[Path], Path]) -> Spoil:
+    return lambda folder: [path.rename(change(path)) for path in sorted(folder.glob(pattern))] and None
+
+
+def without_keys(pattern: str, *keys: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        for path in folder.glob(pattern):
+            content = json.loads(path.read_text())
+            path.write_text(json.dumps({key: value for key, value in content.items() if key not in keys}))
+
+    return spoil
+
+
+def odometry_from_column(first: int) -> Spoil:
+    def spoil(folder: Path) -> None:
+        lines = (folder / "odometry.csv").read_text().splitlines()
+        (folder / "odometry.csv").write_text("\n".join(", ".join(each.split(", ")[first:]) for each in lines))
+
+    return spoil
+
+
+def video_of_11_frames(folder: Path) -> None:
+    from geomagic_dagster.scans.video import write_video
+
+    (folder / "rgb.mp4").unlink()
+    write_video(folder / "rgb.mp4", [np.zeros((48, 64, 3), np.uint8)] * 11, 10.0)
+
+
+def video_cut_behind_its_index(folder: Path) -> None:
+    """A streamable video of 40 frames, its index in front, whose upload stopped."""
+    source = Path(__file__).with_name("hevc_uneven_times.mp4").read_bytes()
+    (folder / "rgb.mp4").write_bytes(source[:-400])
+    lines = (folder / "odometry.csv").read_text().splitlines()
+    rows = [f"{i / 10}, {i:06d}, {lines[1 + i % 12].split(', ', 2)[2]}" for i in range(40)]
+    (folder / "odometry.csv").write_text("\n".join(rows))
+    for i in range(12, 40):
+        for kind in ("depth", "confidence"):
+            shutil.copy(folder / f"{kind}/{i % 12:06d}.png", folder / f"{kind}/{i:06d}.png")
+
+
+def half_of_the_members(folder: Path) -> None:
+    for i in range(12):
+        (folder / f"rgbd/{i}.{'jpg' if i % 2 else 'depth'}").unlink()
+
+
+def in_sens_header(at: int, layout: str, value: float) -> Spoil:
+    """Another value in the header of a .sens, counted from behind its matrices."""
+    start, new = 12 + len("StructureSensor") + 256 + at, struct.pack(layout, value)
+    return bytes_of(SENS, lambda b: b[:start] + new + b[start + len(new) :])
+
+
+def colmap_binary(cameras: bytes, images: bytes) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "sparse/0/cameras.bin").write_bytes(cameras)
+        (folder / "sparse/0/images.bin").write_bytes(images)
+
+    return spoil
+
+
+def images_without_points(folder: Path) -> None:
+    path = folder / "sparse/0/images.txt"
+    path.write_text("\n".join(path.read_text().splitlines()[1::2]))
+
+
+SENS = "scene0000_00.sens"
+SKY = "video_id,sky_direction\n{},{}\n"
+PINHOLE = struct.pack("<QiiQQ4d", 1, 1, 1, 64, 48, 52, 52, 32, 24)
+FIRST_CAMERA = "keyframes/corrected_cameras/333333333333.json"
+
+
 def no_scan(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -475,6 +554,466 @@ CASES = {  # what is wrong: layout, how to spoil it, words of the place, what wa
         "distances to what the camera sees",
         "0 in 100%",
         "Export the depth again",
+    ),
+    # phones and data sets
+    "Stray: odometry with another number of lines than depth files": (
+        "stray_scanner",
+        without("depth/000003.png"),
+        "odometry.csv",
+        "a line for each of the 11 depth images",
+        "12 lines",
+        "Upload all files of the recording",
+    ),
+    "Stray: odometry of other columns": (
+        "stray_scanner",
+        odometry_from_column(4),
+        "odometry.csv",
+        "lines of timestamp, frame, x, y, z, qx, qy, qz, qw",
+        "lines of 5 columns",
+        UPLOAD,
+    ),
+    "Stray: odometry without a line": (
+        "stray_scanner",
+        written("odometry.csv", "timestamp, frame, x, y, z, qx, qy, qz, qw\n"),
+        "odometry.csv",
+        "lines of timestamp, frame",
+        "no line",
+        UPLOAD,
+    ),
+    "Stray: frame numbers of another recording": (
+        "stray_scanner",
+        renamed("depth/000003.png", lambda path: path.with_stem("000033")),
+        "odometry.csv: frame of row 3",
+        "4, the number of depth/000004.png",
+        "3",
+        "as the app wrote them",
+    ),
+    "Stray: cut video": (
+        "stray_scanner",
+        bytes_of("rgb.mp4", lambda b: b[:-400]),
+        "rgb.mp4",
+        "a whole video (HEVC or H.264 in MP4)",
+        "cut short or of another kind",
+        UPLOAD,
+    ),
+    "Stray: video cut behind its index": (
+        "stray_scanner",
+        video_cut_behind_its_index,
+        "rgb.mp4 frame 3",
+        "40 whole frames",
+        "a video that ends or is damaged after 3",
+        UPLOAD,
+    ),
+    "Stray: video of another length": (
+        "stray_scanner",
+        video_of_11_frames,
+        "rgb.mp4",
+        "12 frames, one for each line of odometry.csv",
+        "11",
+        "leave it out, and the scan is processed without colour",
+    ),
+    "Stray: K of two rows": (
+        "stray_scanner",
+        written("camera_matrix.csv", "52, 0, 31.5\n0, 52, 23.5\n"),
+        "camera_matrix.csv",
+        "9 numbers",
+        "6",
+        UPLOAD,
+    ),
+    "Stray: old depth that is no array": (
+        "stray_scanner",
+        renamed("depth/*.png", lambda path: path.with_suffix(".npy")),
+        "depth/000000.npy",
+        "a numpy array",
+        "a PNG",
+        UPLOAD,
+    ),
+    "Record3D: no poses": (
+        "record3d",
+        without_keys("metadata", "poses"),
+        "metadata: poses",
+        "a list of qx qy qz qw tx ty tz",
+        "None",
+        "Export the recording again",
+    ),
+    "Record3D: no K": ("record3d", without_keys("metadata", "K"), "metadata: K", "9 numbers", "0", UPLOAD),
+    "Record3D: no size": ("record3d", without_keys("metadata", "w"), "metadata: w", "1 numbers", "NoneType", UPLOAD),
+    "Record3D: neither times nor fps": (
+        "record3d",
+        without_keys("metadata", "frameTimestamps", "fps"),
+        "metadata: fps",
+        "1 numbers",
+        "NoneType",
+        UPLOAD,
+    ),
+    "Record3D: no frame has all members": (
+        "record3d",
+        half_of_the_members,
+        "rgbd/",
+        "poses, colour, depth, confidence of each frame",
+        "not one frame that has all",
+        UPLOAD,
+    ),
+    "Record3D: no depth": (
+        "record3d",
+        without("rgbd/*.depth"),
+        "depth",
+        "depth images",
+        "colour images only",
+        "a phone that measures depth",
+    ),
+    "Record3D: depth cut short": (
+        "record3d",
+        bytes_of("rgbd/4.depth", lambda b: b[:-20]),
+        "rgbd/4.depth",
+        "whole LZFSE, as Record3D writes it",
+        "cut short or damaged",
+        UPLOAD,
+    ),
+    "Record3D: depth that is not packed": (
+        "record3d",
+        bytes_of("rgbd/4.depth", lambda b: bytes(64 * 48 * 4)),
+        "rgbd/4.depth",
+        "whole LZFSE",
+        "that begin with b'\\x00",
+        UPLOAD,
+    ),
+    "Record3D: confidence in the place of depth": (
+        "record3d",
+        lambda folder: shutil.copy(folder / "rgbd/4.conf", folder / "rgbd/4.depth") and None,
+        "rgbd/4.depth",
+        "12288 bytes when unpacked",
+        "3072",
+        UPLOAD,
+    ),
+    "Record3D: depth of another size": (
+        "record3d",
+        without_keys("metadata", "dw", "dh"),
+        "rgbd/0.depth",
+        "depth of 192x256 or 480x640, or dw and dh in metadata",
+        "3072 pixels",
+        UPLOAD,
+    ),
+    "Polycam: camera without a pose": (
+        "polycam",
+        without_keys("keyframes/corrected_cameras/*.json", "t_13"),
+        FIRST_CAMERA,
+        "12 numbers",
+        "NoneType",
+        UPLOAD,
+    ),
+    "Polycam: camera without K": (
+        "polycam",
+        without_keys("keyframes/corrected_cameras/*.json", "fx"),
+        FIRST_CAMERA,
+        "4 numbers",
+        "NoneType",
+        UPLOAD,
+    ),
+    "Polycam: depth of another walk": (
+        "polycam",
+        renamed("keyframes/depth/*", lambda path: path.with_stem(path.stem + "0")),
+        "keyframes/",
+        "cameras, images, depth, confidence of each frame",
+        "not one frame that has all",
+        UPLOAD,
+    ),
+    "3D Scanner App: no pose": (
+        "scanner_3d_app",
+        without_keys("frame_00003.json", "cameraPoseARFrame"),
+        "frame_00003.json: cameraPoseARFrame",
+        "16 numbers",
+        "0",
+        UPLOAD,
+    ),
+    "3D Scanner App: no time": (
+        "scanner_3d_app",
+        without_keys("frame_00003.json", "time"),
+        "frame_00003.json: time",
+        "1 numbers",
+        "NoneType",
+        UPLOAD,
+    ),
+    "3D Scanner App: no depth": (
+        "scanner_3d_app",
+        without("depth_*.png"),
+        "depth",
+        "depth images",
+        "colour images only",
+        "a phone that measures depth",
+    ),
+    "ARKitScenes: a sky_direction that is none": (
+        "arkitscenes",
+        written("metadata.csv", SKY.format(41069021, "Sideways")),
+        "metadata.csv: sky_direction",
+        "one of Up, Left, Right, Down in the line of video_id 41069021",
+        "Sideways",
+        "or leave it out",
+    ),
+    "ARKitScenes: a walk that metadata.csv does not know": (
+        "arkitscenes",
+        written("metadata.csv", SKY.format(7, "Up")),
+        "metadata.csv: sky_direction",
+        "in the line of video_id 41069021",
+        "no such line",
+        "or leave it out",
+    ),
+    "ARKitScenes: no intrinsics": (
+        "arkitscenes",
+        without("lowres_wide_intrinsics/*"),
+        "lowres_wide_intrinsics/",
+        "files named <id>_<t>.pincam",
+        "none",
+        UPLOAD,
+    ),
+    "ARKitScenes: intrinsics of another time": (
+        "arkitscenes",
+        renamed("lowres_wide_intrinsics/*", lambda path: path.with_name(path.name.replace("_333", "_444"))),
+        "lowres_wide_intrinsics/",
+        "intrinsics within 0.001 s of an image",
+        "none",
+        UPLOAD,
+    ),
+    "ARKitScenes: poses of another time": (
+        "arkitscenes",
+        all_lines("lowres_wide.traj", "1.0 0 0 0 0 0 0"),
+        "lowres_wide.traj",
+        "poses of finite numbers",
+        "for all 12 frames",
+        "scan again",
+    ),
+    "ARKitScenes: half a pose": (
+        "arkitscenes",
+        line("lowres_wide.traj", 2, "333333.4 0 0 0"),
+        "lowres_wide.traj line 2",
+        "7 numbers",
+        "4",
+        UPLOAD,
+    ),
+    "ScanNet: no intrinsics": (
+        "scannet",
+        without("intrinsic/intrinsic_depth.txt"),
+        "intrinsic/intrinsic_depth.txt",
+        "a file of this name",
+        "none in the upload",
+        UPLOAD,
+    ),
+    "ScanNet: no depth": (
+        "scannet",
+        renamed("depth/*.png", lambda path: path.with_suffix(".bak")),
+        "room",
+        "files of depth",
+        "none",
+        UPLOAD,
+    ),
+    "ScanNet: lost throughout": (
+        "scannet",
+        lambda folder: [path.write_text("-inf " * 16) for path in (folder / "pose").iterdir()] and None,
+        "poses",
+        "poses of finite numbers",
+        "for all 12 frames",
+        "scan again",
+    ),
+    "two files of one number": (
+        "scannet",
+        written("color/03.jpg", b"x"),
+        "color/3.jpg",
+        "one file of this number",
+        "color/03.jpg too",
+        "one recording at a time",
+    ),
+    ".sens cut short": (
+        "scannet_sens",
+        bytes_of(SENS, lambda b: b[:-3000]),
+        "scene0000_00.sens: frame",
+        "a whole recording",
+        "a file that ends at byte",
+        UPLOAD,
+    ),
+    ".sens cut inside of the last image": (
+        "scannet_sens",
+        bytes_of(SENS, lambda b: b[:-10]),
+        "scene0000_00.sens: frame 11 of 12",
+        "a whole recording",
+        "a file that ends at byte",
+        UPLOAD,
+    ),
+    ".sens cut inside of its header": (
+        "scannet_sens",
+        bytes_of(SENS, lambda b: b[:100]),
+        "scene0000_00.sens: header",
+        "a whole recording",
+        "a file that ends at byte 100",
+        UPLOAD,
+    ),
+    ".sens of another version": (
+        "scannet_sens",
+        bytes_of(SENS, lambda b: b"\x03" + b[1:]),
+        "scene0000_00.sens: version",
+        "4, and the sensor's name",
+        "3, and a name of 15 bytes",
+        UPLOAD,
+    ),
+    ".sens of raw colour": (
+        "scannet_sens",
+        in_sens_header(0, "<i", 0),
+        "scene0000_00.sens: compression of colour",
+        "1 (PNG) or 2 (JPEG)",
+        "0",
+        "SensReader",
+    ),
+    ".sens of depth packed otherwise": (
+        "scannet_sens",
+        in_sens_header(4, "<i", 2),
+        "scene0000_00.sens: compression of depth",
+        "0 (none) or 1 (zlib)",
+        "2",
+        "SensReader",
+    ),
+    ".sens that claims a billion frames": (
+        "scannet_sens",
+        in_sens_header(28, "<Q", 10**9),
+        "scene0000_00.sens: header",
+        "a number of frames above 0",
+        "1000000000 frames",
+        "SensReader",
+    ),
+    ".sens of another size of depth": (
+        "scannet_sens",
+        in_sens_header(20, "<I", 49),
+        "scene0000_00.sens frame 0",
+        "depth of 6272 bytes",
+        "6144 bytes",
+        UPLOAD,
+    ),
+    "two .sens": (
+        "scannet_sens",
+        written("other.sens", b"x"),
+        "room",
+        "one .sens file",
+        "other.sens, scene0000_00.sens",
+        "one room at a time",
+    ),
+    "COLMAP: binary images cut short": (
+        "colmap",
+        colmap_binary(PINHOLE, struct.pack("<Qi", 12, 1)),
+        "sparse/0/images.bin",
+        "as many cameras or images as its first bytes say",
+        "a file that ends too early, after 12 bytes",
+        UPLOAD,
+    ),
+    "COLMAP: binary name without an end": (
+        "colmap",
+        colmap_binary(PINHOLE, struct.pack("<Qi7di", 1, 1, 1, 0, 0, 0, 0, 0, 0, 1) + b"a.j"),
+        "sparse/0/images.bin",
+        "as many cameras or images",
+        "a file that ends too early",
+        UPLOAD,
+    ),
+    "COLMAP: binary cameras cut short": (
+        "colmap",
+        colmap_binary(PINHOLE[:40], b""),
+        "sparse/0/cameras.bin",
+        "as many cameras or images",
+        "after 40 bytes",
+        UPLOAD,
+    ),
+    "COLMAP: binary fisheye": (
+        "colmap",
+        colmap_binary(struct.pack("<QiiQQ8d", 1, 7, 5, 64, 48, *[1.0] * 8), b""),
+        "sparse/0/cameras.bin camera 7",
+        "a pinhole camera (SIMPLE_PINHOLE",
+        "model 5",
+        "image_undistorter",
+    ),
+    "COLMAP: fisheye": (
+        "colmap",
+        written("sparse/0/cameras.txt", "1 OPENCV_FISHEYE 64 48 1 1 1 1 0 0 0 0"),
+        "sparse/0/cameras.txt line 1",
+        "a pinhole camera",
+        "model OPENCV_FISHEYE",
+        "image_undistorter",
+    ),
+    "COLMAP: too few parameters": (
+        "colmap",
+        written("sparse/0/cameras.txt", "1 OPENCV 64 48 52 52 32 24"),
+        "sparse/0/cameras.txt line 1",
+        "8 parameters of OPENCV",
+        "4",
+        UPLOAD,
+    ),
+    "COLMAP: an image of no camera": (
+        "colmap",
+        written("sparse/0/cameras.txt", "2 PINHOLE 64 48 52 52 32 24"),
+        "sparse/0/images.txt line 2",
+        "a camera of the model",
+        "camera 1, which cameras.txt does not have",
+        UPLOAD,
+    ),
+    "COLMAP: images without their lines of points": (
+        "colmap",
+        images_without_points,
+        "sparse/0/images.txt line 2",
+        "the points of the image above",
+        "an image",
+        "Write an empty line",
+    ),
+    "COLMAP: a missing image": (
+        "colmap",
+        without("images/0003.jpg"),
+        "sparse/0/images.txt line 8",
+        "the file images/0003.jpg in the upload",
+        "none of this name",
+        UPLOAD,
+    ),
+    "Replica: depth unit of zero": (
+        "replica",
+        written("cam_params.json", '{"camera": {"fx": 5, "fy": 5, "cx": 3, "cy": 2, "scale": 0}}'),
+        "cam_params.json: scale",
+        "units of depth a metre, above 0",
+        "0",
+        "Write 6553.5",
+    ),
+    "Replica: camera without K": (
+        "replica",
+        written("cam_params.json", '{"camera": [1]}'),
+        "cam_params.json: camera: fx fy cx cy scale",
+        "5 numbers",
+        "NoneType",
+        UPLOAD,
+    ),
+    "Replica: half a pose": ("replica", line("traj.txt", 3, "1 0 0"), "traj.txt line 3", "16 numbers", "3", UPLOAD),
+    "Redwood: a log of other lines": (
+        "redwood",
+        written("trajectory.log", "0 0 1\n1 0 0 0\n0 1 0 0\n"),
+        "trajectory.log",
+        "five lines for each frame",
+        "3 lines",
+        UPLOAD,
+    ),
+    "Redwood: a log of another walk": (
+        "redwood",
+        line("trajectory.log", 6, "17 17 18"),
+        "trajectory.log line 6",
+        "the number of a frame, 0 to 11, each once",
+        "17",
+        "Upload all images",
+    ),
+    "Redwood: a frame twice": (
+        "redwood",
+        line("trajectory.log", 6, "0 0 1"),
+        "trajectory.log line 6",
+        "each once",
+        "0",
+        "Upload all images",
+    ),
+    "Redwood: depth of some frames only": (
+        "redwood",
+        without("depth/00003.png"),
+        "depth/",
+        "a depth image for each of the 12 colour images",
+        "11",
+        "Upload all images",
     ),
     # frames
     "one frame": ("canonical", frames(4), "frames", "at least two frames", "1 frame", "walk once around the room"),

@@ -199,8 +199,8 @@ def test_record3d_stops_at_the_size_that_it_should_have(tmp_path: Path) -> None:
 
     from geomagic_dagster.scans.files import ScanFiles
 
-    packed = bytearray(lzfse.compress(bytes(2**26)))
-    packed[4:8] = struct.pack("<I", 16)  # of 64 MB
+    packed = bytearray(lzfse.compress(bytes(2**23)))
+    packed[4:8] = struct.pack("<I", 16)  # of 8 MB
     (tmp_path / "x").write_bytes(packed)
     for claimed in (16, 2**20):
         with pytest.raises(ScanRejected, match=rf"x: expected {claimed} bytes when unpacked; got more than {claimed}"):

@@ -86,7 +86,7 @@ def read(files: ScanFiles) -> Reading:
     if not is_known_b.any():
         raise ScanRejected(
             f"{root}lowres_wide_intrinsics/",
-            expected="intrinsics within 1 ms of an image",
+            expected=f"intrinsics within {INTRINSICS_WITHIN_S} s of an image",
             received="none",
             do=UPLOAD_AGAIN,
         )

@@ -13,6 +13,7 @@ their names. Written too, as text.
 
 from __future__ import annotations
 
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -169,7 +170,7 @@ def _images_txt(files: ScanFiles, name: str) -> list[_Image]:
     for place, line in lines:
         words = line.split(maxsplit=9)
         if is_points:
-            if len(words) == 10 and not words[9][:1].isdigit() and not words[9].startswith("-"):
+            if line and not re.fullmatch(r"-?\d+", line.rpartition(" ")[2]):  # points end in a number of a point
                 do = "Write an empty line behind each image."
                 raise ScanRejected(place, expected="the points of the image above", received="an image", do=do)
             is_points = False
