@@ -29,8 +29,9 @@ from dagster import BetaWarning, Definitions
 from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
 from geomagic_dagster.assets.stages import stage_assets
 from geomagic_dagster.cv.stage import Stage, find_stages
+from geomagic_dagster.guardrails.logs import logfmt_console
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
-from geomagic_dagster.jobs.process_scan import process_scan_job, step_processes
+from geomagic_dagster.jobs.process_scan import one_after_the_other, process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
 from geomagic_dagster.resources.io_manager import ArtefactIOManager
 from geomagic_dagster.resources.places import Places
@@ -73,7 +74,8 @@ def build_definitions(stages: Sequence[Stage], places: Places, release: str) -> 
         jobs=[job],
         sensors=[upload_sensor(job, release), corpus_sensor()],
         resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
-        executor=step_processes(),
+        executor=one_after_the_other(),
+        loggers={"console": logfmt_console()},
     )
 
 

@@ -9,15 +9,12 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetKey, AssetsDefinition, MaterializeResult, asset
 
-from geomagic_dagster.assets.metadata import shown
 from geomagic_dagster.assets.stages import CORPUS, asset_prefix
-from geomagic_dagster.assets.steps import must_recompute
+from geomagic_dagster.assets.steps import scan_step
 from geomagic_dagster.cv.stage import SOURCE
-from geomagic_dagster.guardrails.failures import sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
 from geomagic_dagster.resources.places import Places
-from geomagic_dagster.resources.reuse import Made
-from geomagic_dagster.resources.scan_source import picture_of, read_upload, scan_code_version
+from geomagic_dagster.resources.scan_source import scan_code_version
 
 
 def corpus_scan_asset(release: str) -> AssetsDefinition:
@@ -36,17 +33,7 @@ def corpus_scan_asset(release: str) -> AssetsDefinition:
     )
     def scan(context: AssetExecutionContext, places: Places) -> Any:
         name = context.partition_key
-        with sorted_failures(f"corpus scan {name}"):
-            recompute = must_recompute(context.run.tags)
-            made = read_upload(Path(places.corpus) / name, name, places.store(), context.log, recompute=recompute)
-            metadata = scan_metadata(made)
-        return MaterializeResult(value=made.artefact, metadata=metadata)
+        artefact, metadata = scan_step(Path(places.corpus) / name, name, context.op_execution_context, places)
+        return MaterializeResult(value=artefact, metadata=metadata)
 
     return scan
-
-
-def scan_metadata(made: Made) -> dict[str, Any]:
-    """The metadata of every artefact, and what the scan says of itself."""
-    scan = made.artefact.value
-    says = {"source_format": scan.source_format, "device": scan.device, "consent": scan.consent}
-    return shown(made, picture_of(scan)) | says

@@ -14,6 +14,7 @@ from dagster import MetadataValue
 from numpy.typing import NDArray
 
 from geomagic_dagster.resources.reuse import Made
+from geomagic_dagster.resources.scan_source import picture_of
 
 THUMBNAIL_PX = 320
 """Longest side: pictures live in the event log."""
@@ -37,6 +38,13 @@ def shown(made: Made, picture_rgb_hw3: NDArray[np.uint8] | None, out_of_range: t
     if out_of_range:
         metadata["out_of_range"] = MetadataValue.text("\n".join(out_of_range))
     return metadata
+
+
+def scan_shown(made: Made) -> dict[str, Any]:
+    """The metadata of every artefact, and what the scan says of itself."""
+    scan = made.artefact.value
+    says = {"source_format": scan.source_format, "device": scan.device, "consent": scan.consent}
+    return shown(made, picture_of(scan)) | says
 
 
 def thumbnail_md(title: str, rgb_hw3: NDArray[np.uint8]) -> str:

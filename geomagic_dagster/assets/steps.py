@@ -1,28 +1,59 @@
 """What an asset and an op of one stage have in common, which is everything but how Dagster calls them.
 
+The work is done in a process of its own (guardrails/child.py): `make_step` and `read_step` run there, `stage_step`
+and `scan_step` are called by the adapters and wait. Only names of artefacts travel, never their values.
+
 Belongs here: one stage, given artefacts and a filled-in form, becomes an artefact and its metadata. Does
 not belong here: executing (guardrails/execution.py), deciding whether to (resources/reuse.py).
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import Logger
+from pathlib import Path
 from typing import Any
 
-from dagster import Config, OpExecutionContext
+from dagster import Config, MetadataValue, OpExecutionContext
 
-from geomagic_dagster.assets.metadata import shown
-from geomagic_dagster.cv.stage import Stage
+from geomagic_dagster.assets.metadata import scan_shown, shown
+from geomagic_dagster.cv.stage import SOURCE, Params, Stage, report_progress
+from geomagic_dagster.guardrails import child
+from geomagic_dagster.guardrails.deadlines import Deadline, read_deadline, remaining_s, stage_deadline
 from geomagic_dagster.guardrails.execution import numbers_out_of_range
 from geomagic_dagster.guardrails.failures import sorted_failures
+from geomagic_dagster.guardrails.logs import lines_of, log_everything_as_logfmt, run_fields
+from geomagic_dagster.guardrails.progress import ProgressEvents
+from geomagic_dagster.guardrails.tags import RECOMPUTE_TAG
 from geomagic_dagster.resources.places import Places
-from geomagic_dagster.resources.reuse import make_or_reuse
+from geomagic_dagster.resources.reuse import make_or_reuse, trusted
+from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.store import Artefact
 
-RECOMPUTE_TAG = "geomagic/recompute"
-"""A run with this tag set to "true" makes every artefact anew; the bytes are then compared to those that are there."""
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What the process of a step is told."""
+
+    places: dict[str, Any]
+    fields: dict[str, str]
+    """Of every line that it logs."""
+    recompute: bool
+    stage: Stage | None = None
+    """None for the step that reads an upload."""
+    settings: Params | None = None
+    inputs: tuple[tuple[str, str, str], ...] = ()
+    """(argument, stage, identity) of the artefacts to work on."""
+    upload: str = ""
+    name: str | None = None
 
 
-def must_recompute(run_tags: Mapping[str, str]) -> bool:
-    return run_tags.get(RECOMPUTE_TAG) == "true"
+@dataclass(frozen=True)
+class StepResult:
+    """What it answers: which artefact is in the store now, and what Dagster shows of it."""
+
+    stage: str
+    identity: str
+    metadata: dict[str, Any]
 
 
 def stage_step(
@@ -30,17 +61,95 @@ def stage_step(
 ) -> tuple[Artefact, dict[str, Any]]:
     """The artefact of a stage in this run, and what Dagster shows of it.
 
-    Raises: dagster.Failure, not to be retried, for what is permanent; whatever the stage raises for the rest.
+    Raises: dagster.Failure with a sentence, and whether to try again (guardrails/failures.py).
     """
-    with sorted_failures(stage.name):
-        made = make_or_reuse(
-            stage,
-            inputs,
-            stage.params(**form.model_dump()),
-            places.store(),
-            context.log,
-            recompute=must_recompute(context.run.tags),
-            device=places.device,
-        )
-        out_of_range = numbers_out_of_range(stage, made.artefact.numbers)
-        return made.artefact, shown(made, stage.preview_rgb_hw3(made.artefact.value), out_of_range)
+    request = StepRequest(
+        stage=stage,
+        settings=stage.params(**form.model_dump()),
+        inputs=tuple((name, artefact.stage, artefact.identity) for name, artefact in inputs.items()),
+        **_about(context, places),
+    )
+    return _in_a_child(make_step, request, stage_deadline(stage), context, places)
+
+
+def scan_step(
+    upload: Path, name: str | None, context: OpExecutionContext, places: Places
+) -> tuple[Artefact, dict[str, Any]]:
+    """The scan of an upload, read and checked, and what Dagster shows of it. Raises: as `stage_step`."""
+    request = StepRequest(upload=str(upload), name=name, **_about(context, places))
+    return _in_a_child(read_step, request, read_deadline(), context, places)
+
+
+def _about(context: OpExecutionContext, places: Places) -> dict[str, Any]:
+    step_key = context.get_step_execution_context().step.key
+    fields = run_fields(context.run_id, context.run.tags, step_key, _attempt(context))
+    recompute = context.run.tags.get(RECOMPUTE_TAG) == "true"
+    return {"places": places.model_dump(), "fields": fields, "recompute": recompute}
+
+
+def _attempt(context: OpExecutionContext) -> int:
+    return context.retry_number + 1
+
+
+def _in_a_child(
+    function: Any, request: StepRequest, deadline: Deadline, context: OpExecutionContext, places: Places
+) -> tuple[Artefact, dict[str, Any]]:
+    step_key = request.fields["stage"]
+    events = ProgressEvents(deadline.name, lambda sentence, ratio: _show_progress(context, step_key, sentence, ratio))
+
+    def report(what: str, done: int, total: int | None) -> None:
+        report_progress(what, done, total)  # whoever listens in this process: the bars of a terminal
+        events.report(what, done, total)
+
+    with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
+        deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
+        result = child.call(function, request, deadline=deadline, log=context.log, report=report)
+        artefact = places.store().find(result.stage, result.identity)
+    limits = {"deadline_s": MetadataValue.float(deadline.seconds), "attempt": MetadataValue.int(_attempt(context))}
+    return artefact, result.metadata | limits
+
+
+def _run_started_s(context: OpExecutionContext) -> float | None:
+    record = context.instance.get_run_record_by_id(context.run_id)
+    return record.start_time if record is not None else None
+
+
+def _show_progress(context: OpExecutionContext, step_key: str, sentence: str, ratio: float) -> None:
+    from dagster._core.events import EngineEventData  # Dagster shows no other events of a step while it runs
+
+    data = EngineEventData(metadata={"progress": MetadataValue.float(ratio)})
+    context.instance.report_engine_event(sentence, context.run, data, step_key=step_key)
+
+
+# --- in the process of the step ------------------------------------------------------------------
+
+
+def make_step(request: StepRequest, log: Logger) -> StepResult:
+    """Makes, or finds, the artefact of a stage."""
+    assert request.stage is not None and request.settings is not None
+    log_everything_as_logfmt(request.fields)
+    places = Places(**request.places)
+    store = places.store()
+    made = make_or_reuse(
+        request.stage,
+        {argument: trusted(request.stage, stage, identity, store, log) for argument, stage, identity in request.inputs},
+        request.settings,
+        store,
+        log,
+        recompute=request.recompute,
+        device=places.device,
+    )
+    saved = made.artefact if made.artefact.is_saved else store.save(made.artefact)
+    picture = request.stage.preview_rgb_hw3(made.artefact.value)
+    out_of_range = numbers_out_of_range(request.stage, saved.numbers)
+    return StepResult(saved.stage, saved.identity, shown(made, picture, out_of_range))
+
+
+def read_step(request: StepRequest, log: Logger) -> StepResult:
+    """Reads and checks an upload."""
+    log_everything_as_logfmt(request.fields)
+    store = Places(**request.places).store()
+    made = read_upload(Path(request.upload), request.name, store, log, recompute=request.recompute)
+    if not made.artefact.is_saved:
+        store.save(made.artefact)
+    return StepResult(SOURCE, made.artefact.identity, scan_shown(made))

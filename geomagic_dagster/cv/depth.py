@@ -37,7 +37,7 @@ class DepthParams(Params):
 
 @stage(
     version="1",
-    timeout=minutes(6),
+    timeout=minutes(3),
     gpu=True,
     memory_gb=4,
     expects={"coverage": (0.2, 1.0), "confidence_mean": (0.2, 1.0)},

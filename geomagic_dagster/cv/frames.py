@@ -27,7 +27,7 @@ class FramesParams(Params):
 
 @stage(
     version="1",
-    timeout=minutes(5),
+    timeout=minutes(3),
     memory_gb=2,
     expects={"kept_fraction": (0.1, 1.0), "sharpness_median": (0.1, 1.0)},
 )

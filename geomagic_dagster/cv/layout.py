@@ -51,7 +51,7 @@ class LayoutParams(Params):
 
 @stage(
     version="1",
-    timeout=minutes(4),
+    timeout=minutes(2),
     memory_gb=3,
     expects={
         "area_m2": (2.0, 500.0),

@@ -70,7 +70,7 @@ class MeshParams(Params):
 
 @stage(
     version="1",
-    timeout=minutes(10),
+    timeout=minutes(5),
     retries=2,
     gpu=True,
     memory_gb=MEMORY_GB,

@@ -31,7 +31,7 @@ class PosesParams(Params):
 
 @stage(
     version="1",
-    timeout=minutes(4),
+    timeout=minutes(2),
     gpu=True,
     memory_gb=2,
     expects={"used_fraction": (0.8, 1.0), "disagreement_median_m": (0.0, 0.05), "floor_tilt_deg": (0.0, 2.0)},

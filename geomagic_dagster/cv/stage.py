@@ -101,8 +101,9 @@ class Stage:
     params: type[Params]
     returns: type
     version: str
-    timeout_s: float  # enforced by guardrails/ once deadlines land there
+    timeout_s: float
     retries: int
+    retry_timeouts: bool
     gpu: bool
     memory_gb: float
     owner: str
@@ -139,6 +140,7 @@ def stage(
     version: str,
     timeout: float,
     retries: int = 2,
+    retry_timeouts: bool = True,
     gpu: bool = False,
     memory_gb: float = 2.0,
     owner: str = "team:research",
@@ -147,12 +149,13 @@ def stage(
     """Declares a function to be a stage. It stays an ordinary function.
 
     Argument names are the upstream stages (or `scan`); an optional argument `params` holds the
-    settings. `expects` maps a number of `measure_<stage>` to its expected range (low, high).
+    settings. `expects` maps a number of `measure_<stage>` to its expected range (low, high). `timeout` is the
+    deadline in seconds of one attempt; `retry_timeouts=False` where trying again would only take as long again.
     """
 
     def declare(function: Function) -> Function:
         place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
-        if timeout <= 0:
+        if not 0 < timeout < float("inf"):  # also refuses NaN
             raise StageError(f"{place}: expected a timeout above 0 s; got {timeout}. Write timeout=minutes(4).")
         if retries < 0:
             raise StageError(f"{place}: expected retries of 0 or more; got {retries}.")
@@ -163,6 +166,7 @@ def stage(
             version=version,
             timeout_s=timeout,
             retries=retries,
+            retry_timeouts=retry_timeouts,
             gpu=gpu,
             memory_gb=memory_gb,
             owner=owner,
@@ -303,11 +307,15 @@ def progress(items: Iterable[T], what: str = "frames") -> Iterator[T]:
     """Passes items through and tells whoever listens how far a long loop has come."""
     total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
     for done, item in enumerate(items):
-        if _reporter is not None:
-            _reporter(what, done, total)
+        report_progress(what, done, total)
         yield item
+    report_progress(what, total if total is not None else -1, total)
+
+
+def report_progress(what: str, done: int, total: int | None) -> None:
+    """Tells whoever listens; for whoever hears of a loop that runs in another process."""
     if _reporter is not None:
-        _reporter(what, total if total is not None else -1, total)
+        _reporter(what, done, total)
 
 
 def report_progress_to(reporter: Callable[[str, int, int | None], None] | None) -> None:

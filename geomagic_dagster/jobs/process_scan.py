@@ -5,7 +5,6 @@ the upload, `publish` hands out the package), and the hook that moves a rejected
 belong here: anything about one stage; how uploads are moved (inbox.py) and packages published (publishing.py).
 """
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,28 +25,27 @@ from dagster import (
     Out,
     Output,
     failure_hook,
-    multiprocess_executor,
+    in_process_executor,
     op,
 )
 from pydantic import Field
 
-from geomagic_dagster.assets.corpus_scan import scan_metadata
 from geomagic_dagster.assets.settings import settings_form
-from geomagic_dagster.assets.steps import must_recompute, stage_step
+from geomagic_dagster.assets.steps import scan_step, stage_step
 from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
+from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import disk_in_words, rejection_in, sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
+from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, RUN_KEY_TAG
 from geomagic_dagster.jobs.inbox import move_to_done, move_to_quarantine, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.resources.places import Places
-from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.store import Artefact
 
 JOB = "process_scan"
 RESULT = "package"
 """The stage whose files people receive."""
 PUBLISH = "publish"
-RUN_KEY_TAG = "dagster/run_key"
 
 
 class Upload(Config):
@@ -61,6 +59,7 @@ def process_scan_job(stages: Iterable[Stage], release: str) -> JobDefinition:
     by_name = {stage.name: stage for stage in stages}
     if RESULT not in by_name:
         raise StageError(f"{JOB}: expected a stage {RESULT!r}, whose files are published; got {', '.join(by_name)}.")
+    deadlines.check_nesting(by_name.values(), deadlines.SCAN)
     graph = GraphDefinition(
         name=JOB,
         description="An upload through every stage to a package.",
@@ -72,24 +71,20 @@ def process_scan_job(stages: Iterable[Stage], release: str) -> JobDefinition:
     )
     return graph.to_job(
         name=JOB,
-        tags={"geomagic/release": release},
-        hooks={quarantine_rejected()},
-        executor_def=step_processes(),
-    )
-
-
-def step_processes() -> ExecutorDefinition:
-    """Each step in a process of its own, as many at once as there are cores: a crash ends one step, not the run.
-
-    The processes are forked off one that has imported what takes seconds to import.
-    """
-    return multiprocess_executor.configured(
-        {
-            "max_concurrent": os.cpu_count() or 1,
-            "start_method": {"forkserver": {"preload_modules": ["geomagic_dagster.definitions", "torch", "cv2"]}},
+        tags={
+            RELEASE_TAG: release,
+            DEADLINE_TAG: f"{deadlines.SCAN.seconds:g}",
+            MAX_RUNTIME_TAG: f"{deadlines.RUN_S:.0f}",
         },
-        name="step_processes",
+        hooks={quarantine_rejected()},
+        executor_def=one_after_the_other(),
     )
+
+
+def one_after_the_other() -> ExecutorDefinition:
+    """The steps of a run in its one process, which only waits: each does its work in a process of its own, so that a
+    crash ends one step, not the run (guardrails/child.py)."""
+    return in_process_executor
 
 
 def stage_op(stage: Stage) -> OpDefinition:
@@ -119,11 +114,8 @@ def stage_op(stage: Stage) -> OpDefinition:
 def scan_op() -> OpDefinition:
     @op(name=SOURCE, description="Reads and checks the upload.", out=Out(), retry_policy=retry_policy(2))
     def scan(context: OpExecutionContext, config: Upload, places: Places) -> Output[Any]:
-        with sorted_failures(config.upload):
-            recompute = must_recompute(context.run.tags)
-            made = read_upload(Path(config.upload), None, places.store(), context.log, recompute=recompute)
-            metadata = scan_metadata(made)
-        return Output(made.artefact, metadata=metadata)
+        artefact, metadata = scan_step(Path(config.upload), None, context, places)
+        return Output(artefact, metadata=metadata)
 
     return scan
 

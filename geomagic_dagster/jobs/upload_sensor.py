@@ -29,12 +29,9 @@ from dagster import (
     SensorResult,
 )
 
+from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_TAG
 from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_upload, look_at, run_key, scan_name
 from geomagic_dagster.resources.places import Places
-
-UPLOAD_TAG = "geomagic/upload"
-SCAN_TAG = "geomagic/scan"
-RELEASE_TAG = "geomagic/release"
 
 MIN_INTERVAL_S = 3
 MAX_REQUESTS = 10

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from geomagic_dagster.cv.stage import Params, Stage, use_compute_device
+from geomagic_dagster.cv.stage import SOURCE, Params, Stage, find_stages, use_compute_device
 from geomagic_dagster.guardrails.execution import Outcome, run_stage
 from geomagic_dagster.resources.store import Artefact, ArtefactCorrupt, ArtefactStore
 
@@ -66,3 +66,30 @@ def reusable(stage: str, identity: str, store: ArtefactStore, log: logging.Logge
         return None
     log.info(f"{stage}: reused artefact {identity}: same code, settings and inputs")
     return artefact
+
+
+def trusted(asked_by: Stage, stage: str, identity: str, store: ArtefactStore, log: logging.Logger) -> Artefact:
+    """The artefact that a stage asks for, every checksum verified; a corrupt one is made anew from what made it.
+
+    Raises: ArtefactCorrupt where that is not possible: a scan's own bytes come only from the upload.
+    """
+    artefact = None
+    try:
+        artefact = store.find(stage, identity)
+        _ = artefact.value
+        return artefact
+    except ArtefactCorrupt as error:
+        aside = store.set_aside(stage, identity)
+        if artefact is None or stage == SOURCE:  # its record, or the upload's bytes: nothing here to make it from
+            raise ArtefactCorrupt(f"{error} It lies at {aside} now; run the scan again from its beginning.") from error
+        log.warning(f"{error} It is made anew now; the corrupt one lies at {aside}.")
+    package = asked_by.function.__module__.rpartition(".")[0]
+    maker = next(each for each in find_stages(package) if each.name == stage)
+    inputs = {name: trusted(maker, name, of, store, log) for name, of in artefact.inputs.items()}
+    made = make_or_reuse(maker, inputs, maker.params(**artefact.settings), store, log)
+    if made.artefact.identity != identity:
+        raise ArtefactCorrupt(
+            f"artefact {stage}/{identity}: expected to make the same anew; got {made.artefact.identity}: its code has "
+            f"changed since. Run the step {stage} again."
+        )
+    return store.save(made.artefact)

@@ -45,13 +45,19 @@ PARTIAL_LIVES_S = 24 * 3600.0
 class ArtefactMissing(Broken):
     """No artefact has this identity."""
 
+    failure = "missing"
+
 
 class ArtefactCorrupt(Broken):
     """An artefact's files are not what was written."""
 
+    failure = "corrupt"
+
 
 class ArtefactDiffers(Broken):
     """The same code, settings and inputs gave different bytes."""
+
+    failure = "differs"
 
 
 @dataclass(frozen=True, eq=False)

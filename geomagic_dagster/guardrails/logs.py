@@ -1,0 +1,107 @@
+"""One line of logfmt for whatever any process says: ts= level= msg= run_id= scan= release= stage= attempt=
+
+Belongs here: the format, the logger that Dagster's runs write to the console with, and what makes a process of ours
+write all of its lines so, those of libraries included. Does not belong here: what is worth a line. Arrays, images
+and what is inside of an upload never are; a test feeds marked data through and looks for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from dagster import Field, InitLoggerContext, LoggerDefinition, logger
+from logfmter import Logfmter
+
+from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG
+
+FIELDS = ("run_id", "scan", "release", "stage", "attempt")
+TAGS = {SCAN_TAG: "scan", RELEASE_TAG: "release"}
+"""Tags of a run that are fields of its lines."""
+LONGEST_CHARS = 4000
+"""Of a message; longer ones are cut: nobody prints an array by accident."""
+
+_here: dict[str, str] = {}
+
+
+def run_fields(run_id: str, tags: Mapping[str, str], stage: str = "", attempt: int | None = None) -> dict[str, str]:
+    """What every line of a step says of itself; what is not known is left out."""
+    said = {"run_id": run_id, **{field: tags[tag] for tag, field in TAGS.items() if tag in tags}, "stage": stage}
+    if attempt is not None:
+        said["attempt"] = str(attempt)
+    return {name: said[name] for name in FIELDS if said.get(name)}
+
+
+@contextmanager
+def lines_of(fields: Mapping[str, str]) -> Iterator[None]:
+    """Lines that this process logs inside the block carry these fields."""
+    before = dict(_here)
+    _here.update(fields)
+    try:
+        yield
+    finally:
+        _here.clear()
+        _here.update(before)
+
+
+def log_everything_as_logfmt(fields: Mapping[str, str] | None = None, level: int = logging.INFO) -> None:
+    """From now on this process writes every line, also those of libraries and warnings, to stderr as logfmt."""
+    _here.update(fields or {})
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogfmtFormatter())
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(level)
+    logging.captureWarnings(True)
+
+
+class LogfmtFormatter(Logfmter):
+    """`ts` in UTC to the millisecond, `level` in small letters, the message, then the fields that are known."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta: Mapping[str, Any] = getattr(record, "dagster_meta", None) or {}
+        message = str(meta.get("orig_message") or record.getMessage())
+        if len(message) > LONGEST_CHARS:
+            message = f"{message[:LONGEST_CHARS]} ... ({len(message) - LONGEST_CHARS} more characters)"
+        line: dict[str, Any] = {
+            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "msg": message,
+            **_here,
+        }
+        if meta:
+            stage = str(meta.get("step_key") or "")
+            line |= run_fields(str(meta.get("run_id") or ""), meta.get("job_tags") or {}, stage)
+        if record.name not in ("root", "dagster", "system") and not record.name.startswith("geomagic"):
+            line["logger"] = record.name
+        if error := _error_in(meta):
+            line["error"] = error
+        if record.exc_info and record.exc_info[0] is not None:
+            line["exc"] = self.formatException(record.exc_info)  # type: ignore[arg-type]
+        return self.format_params(line)
+
+
+def _error_in(meta: Mapping[str, Any]) -> str:
+    """The sentence, else the traceback, of a failed step or run among Dagster's own events."""
+    data = getattr(meta.get("dagster_event"), "event_specific_data", None)
+    if (said := getattr(data, "user_failure_data", None)) and said.description:
+        return str(said.description)
+    error = getattr(data, "error", None)
+    return str(error.to_string()) if error is not None and hasattr(error, "to_string") else ""
+
+
+def logfmt_console() -> LoggerDefinition:
+    """Dagster's console logger, in logfmt."""
+
+    @logger({"log_level": Field(str, default_value="INFO", description="Lines below it are left out.")})
+    def console(context: InitLoggerContext) -> logging.Logger:
+        made = logging.Logger("geomagic", logging.getLevelName(context.logger_config["log_level"].upper()))
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LogfmtFormatter())
+        made.addHandler(handler)
+        return made
+
+    return console

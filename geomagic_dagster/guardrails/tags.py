@@ -1,0 +1,11 @@
+"""Names of the tags that runs carry, said once: sensors and jobs write them, logs and metrics read them."""
+
+SCAN_TAG = "geomagic/scan"
+UPLOAD_TAG = "geomagic/upload"
+"""Name of the upload in the inbox."""
+RELEASE_TAG = "geomagic/release"
+DEADLINE_TAG = "geomagic/deadline_s"
+RECOMPUTE_TAG = "geomagic/recompute"
+"""A run with this tag set to "true" makes every artefact anew; the bytes are then compared to those that are there."""
+RUN_KEY_TAG = "dagster/run_key"
+MAX_RUNTIME_TAG = "dagster/max_runtime"
