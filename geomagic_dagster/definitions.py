@@ -24,14 +24,14 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dagster import BetaWarning, Definitions
+from dagster import BetaWarning, Definitions, ExecutorDefinition, in_process_executor
 
 from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
 from geomagic_dagster.assets.stages import stage_assets
 from geomagic_dagster.cv.stage import Stage, find_stages
 from geomagic_dagster.guardrails.logs import logfmt_console
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
-from geomagic_dagster.jobs.process_scan import one_after_the_other, process_scan_job
+from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
 from geomagic_dagster.resources.io_manager import ArtefactIOManager
 from geomagic_dagster.resources.places import Places
@@ -66,15 +66,17 @@ def release_from(environment: Mapping[str, str]) -> str:
     return environment.get("GEOMAGIC_RELEASE") or "latest"
 
 
-def build_definitions(stages: Sequence[Stage], places: Places, release: str) -> Definitions:
+def build_definitions(
+    stages: Sequence[Stage], places: Places, release: str, executor: ExecutorDefinition = in_process_executor
+) -> Definitions:
     """Everything of Dagster for these stages."""
-    job = process_scan_job(stages, release)
+    job = process_scan_job(stages, release, executor)
     return Definitions(
         assets=[corpus_scan_asset(release), *stage_assets(stages, release)],
         jobs=[job],
         sensors=[upload_sensor(job, release), corpus_sensor()],
         resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
-        executor=one_after_the_other(),
+        executor=executor,
         loggers={"console": logfmt_console()},
     )
 

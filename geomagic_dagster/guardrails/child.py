@@ -237,13 +237,28 @@ def _serve(
             with hard_deadline(deadline, file):
                 with soft_deadline(deadline):
                     result = function(argument, log)
+                if leaked := _left_threads():
+                    log.warning(
+                        f"{deadline.name}: expected no thread to be left; got {', '.join(leaked)}. They end here; "
+                        "join them in the stage."
+                    )
                 send("result", result)
+                if leaked:  # an ordinary exit would wait for them
+                    connection.close()
+                    sys.stderr.flush()
+                    os._exit(0)
         except BaseException as error:
             if isinstance(error, SystemExit) and error.code == _LEAVE:
                 raise
             send("error", _travelling(error), traceback.format_exc())
         finally:
             faulthandler.disable()
+
+
+def _left_threads() -> list[str]:
+    """Names of threads that keep this process from ending."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return sorted(thread.name for thread in others if not thread.daemon)
 
 
 _LEAVE = 128 + signal.SIGTERM

@@ -18,13 +18,12 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from geomagic_dagster.cv.stage import Stage, StageError, minutes
 from geomagic_dagster.guardrails.retries import longest_wait_s
 
-GRACE_S = 5.0
 STAGE_METRIC = "geomagic_stage_deadline_headroom_ratio"
 SCAN_METRIC = "geomagic_scan_deadline_headroom_ratio"
 
@@ -55,7 +54,6 @@ class Deadline:
     name: str
     seconds: float
     metric: str
-    grace_s: float = GRACE_S
     may_pass: bool = True
     """Whether to try again after it."""
 
@@ -72,15 +70,19 @@ class Deadline:
             )
 
     @property
+    def grace_s(self) -> float:
+        """For cleaning up, after which the process is ended: half as long again, between one and ten seconds."""
+        return min(max(self.seconds / 2.0, 1.0), 10.0)
+
+    @property
     def hard_s(self) -> float:
-        """When the process is ended."""
         return self.seconds + self.grace_s
 
     def within(self, remaining_s: float) -> Deadline:
         """The same, but not longer than what is left of the deadline around it."""
         if self.seconds <= remaining_s:
             return self
-        return Deadline(self.name, max(remaining_s, 0.001), self.metric, self.grace_s, self.may_pass)
+        return replace(self, seconds=max(remaining_s, 0.001))
 
 
 def stage_deadline(stage: Stage) -> Deadline:

@@ -1,8 +1,7 @@
-"""The one place where a stage is executed: whatever every stage gets for free is added here.
+"""The one place where a stage is executed: a check of what came back, the numbers, the expected ranges, its cost.
 
-Now: a check of what came back, the numbers, the expected ranges, seconds and peak memory. With a later
-issue the deadlines (a soft one inside the step, a hard one behind it), the logfmt line and the
-metrics come around the same call. Does not belong here: where inputs come from and where the result goes.
+Belongs here: what every stage gets for free from the process that it runs in. Does not belong here: that process and
+its deadlines (child.py), where inputs come from and where the result goes.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import contextlib
 import gc
 import inspect
 import logging
+import math
 import resource
 import sys
 import time
@@ -67,7 +67,11 @@ def measured(call: Callable[[], T]) -> tuple[T, float, float]:
 
 def numbers_out_of_range(stage: Stage, numbers: Mapping[str, float]) -> tuple[str, ...]:
     """A sentence for every number outside of its expected range, or that could not be measured in this scan."""
-    sentences = []
+    sentences = [
+        f"{stage.name}: expected {name} to be a number; got {value}. Mend measure_{stage.name}: it is left out."
+        for name, value in numbers.items()
+        if not math.isfinite(value) and name not in stage.expects
+    ]
     for name, (low, high) in stage.expects.items():
         received = f"{numbers[name]:g}" if name in numbers else "nothing that could be measured"
         if not is_in_range(numbers.get(name), low, high):

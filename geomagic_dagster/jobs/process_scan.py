@@ -54,8 +54,14 @@ class Upload(Config):
     upload: str = Field(description="Path of the uploaded folder or archive.")
 
 
-def process_scan_job(stages: Iterable[Stage], release: str) -> JobDefinition:
-    """The job: scan, every stage, publish. An op has the name of its stage."""
+def process_scan_job(
+    stages: Iterable[Stage], release: str, executor: ExecutorDefinition = in_process_executor
+) -> JobDefinition:
+    """The job: scan, every stage, publish. An op has the name of its stage.
+
+    By default the steps of a run stand in its one process, which only waits: each does its work in a process of its
+    own all the same, so that a crash ends one step, not the run (guardrails/child.py).
+    """
     by_name = {stage.name: stage for stage in stages}
     if RESULT not in by_name:
         raise StageError(f"{JOB}: expected a stage {RESULT!r}, whose files are published; got {', '.join(by_name)}.")
@@ -77,14 +83,8 @@ def process_scan_job(stages: Iterable[Stage], release: str) -> JobDefinition:
             MAX_RUNTIME_TAG: f"{deadlines.RUN_S:.0f}",
         },
         hooks={quarantine_rejected()},
-        executor_def=one_after_the_other(),
+        executor_def=executor,
     )
-
-
-def one_after_the_other() -> ExecutorDefinition:
-    """The steps of a run in its one process, which only waits: each does its work in a process of its own, so that a
-    crash ends one step, not the run (guardrails/child.py)."""
-    return in_process_executor
 
 
 def stage_op(stage: Stage) -> OpDefinition:

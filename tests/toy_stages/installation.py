@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
+from dagster import (
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+    ExecutorDefinition,
+    in_process_executor,
+)
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.definitions import build_definitions
@@ -14,10 +21,21 @@ from geomagic_dagster.resources.places import Places
 class Toys:
     """The definitions of the toy stages with everything below `home`, and the ways to run them."""
 
-    def __init__(self, home: Path, release: str = "latest", **elsewhere: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        release: str = "latest",
+        executor: ExecutorDefinition = in_process_executor,
+        mood_timeout_s: float | None = None,
+        **elsewhere: str,
+    ) -> None:
         code_from = ["geomagic_dagster.cv", "tests.toy_stages.stages"]
         self.places = Places.in_home(home, code_from=code_from, **elsewhere)
-        self.defs: Definitions = build_definitions(find_stages("tests.toy_stages.stages"), self.places, release)
+        stages = [
+            replace(stage, timeout_s=mood_timeout_s) if mood_timeout_s and stage.name == "mood" else stage
+            for stage in find_stages("tests.toy_stages.stages")
+        ]
+        self.defs: Definitions = build_definitions(stages, self.places, release, executor)
         self.inbox, self.corpus = Path(self.places.inbox), Path(self.places.corpus)
         self.store = self.places.store()
 
