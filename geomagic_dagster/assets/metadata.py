@@ -7,6 +7,7 @@ drawing (the stage's own file does both).
 from __future__ import annotations
 
 import base64
+import math
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ def shown(made: Made, picture_rgb_hw3: NDArray[np.uint8] | None, out_of_range: t
     metadata: dict[str, Any] = {}
     if picture_rgb_hw3 is not None:
         metadata["thumbnail"] = MetadataValue.md(thumbnail_md(artefact.stage, picture_rgb_hw3))
-    metadata |= {name: MetadataValue.float(number) for name, number in artefact.numbers.items()}
+    metadata |= {
+        name: MetadataValue.float(number) for name, number in artefact.numbers.items() if math.isfinite(number)
+    }
     metadata |= {
         "settings": MetadataValue.json(artefact.settings),
         "identity": MetadataValue.text(artefact.identity),

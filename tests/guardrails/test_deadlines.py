@@ -33,7 +33,9 @@ def a_stage(name: str, seconds: float, retries: int = 0, inputs: tuple[str, ...]
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_deadline_of_no_time_or_for_ever_is_refused_in_words(seconds):
-    with pytest.raises(StageError, match=f"deadline of nap: expected a finite number of seconds above 0; got {seconds}"):
+    with pytest.raises(
+        StageError, match=f"deadline of nap: expected a finite number of seconds above 0; got {seconds}"
+    ):
         Deadline("nap", seconds, "geomagic_nap")
     with pytest.raises(StageError, match=r"expected a timeout above 0 s; got .*\. Write timeout=minutes\(4\)"):
         stage(version="1", timeout=seconds)(lambda scan: None)
