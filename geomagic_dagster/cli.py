@@ -72,22 +72,52 @@ def run(
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+    intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3001,
 ) -> None:
-    """Dagster's webserver and daemon, with the upload sensor on."""
+    """The whole installation on this machine: webserver, daemon, code servers, warm processes, intake."""
     from dagster import DagsterInstance
 
-    from geomagic_dagster.definitions import home_from, places_from
-    from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
+    from geomagic_dagster.jobs.local_run import REPOSITORY
+    from geomagic_dagster.launching.serve import serve
 
-    os.environ.setdefault("GEOMAGIC_HOME", str(home_from(os.environ)))
-    os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
-    inbox = Path(places_from(os.environ).inbox)
+    dagster_home, inbox = _homes()
     inbox.mkdir(parents=True, exist_ok=True)
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
-        print(f"http://{host}:{port}   uploads: {inbox}", file=sys.stderr)
-    dagster = Path(sys.executable).with_name("dagster")
-    arguments = ["dev", "-w", str(REPOSITORY / "workspace.yaml"), "-h", host, "-p", str(port)]
-    os.execv(dagster, [str(dagster), *arguments])
+        print(f"http://{host}:{port}   uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME", file=sys.stderr)
+    serve(REPOSITORY / "workspace.yaml", dagster_home, host, port, intake_port)
+
+
+@app.command()
+def intake(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Scans: folders or archives. They are moved.")] = None,
+    listen: Annotated[bool, typer.Option("--listen", help="Stay, and receive uploads by HTTP.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
+) -> None:
+    """Take uploads in: into the inbox, and their runs started at once. GEOMAGIC_INTAKE_TOKEN guards HTTP."""
+    from geomagic_dagster.launching.intake_server import send_path, serve
+
+    dagster_home, inbox = _homes()
+    if listen:
+        from geomagic_dagster.definitions import release_from
+
+        token = os.environ.get("GEOMAGIC_INTAKE_TOKEN")
+        serve(inbox, release_from(os.environ), dagster_home / "workspace.yaml", host, port, token)
+        return
+    worst = 0
+    for path in paths or ():
+        if (answered := send_path(dagster_home, path.absolute())) is None:
+            print("intake: expected it to be running; got no answer. Start it with: geomagic ui", file=sys.stderr)
+            raise typer.Exit(1)
+        status, answer = answered
+        if "error" in answer:
+            print(answer["error"], file=sys.stderr)
+            worst = 2
+        else:
+            print(f"{answer['upload']}  run {answer['run_id'] or 'starts later'}  {answer['status']}")
+    raise typer.Exit(worst)
 
 
 @app.command()
@@ -187,6 +217,16 @@ def list_corpus() -> None:
 
     for name in names(Path(places_from(os.environ).corpus)):
         print(name)
+
+
+def _homes() -> tuple[Path, Path]:
+    """Dagster's folder and the inbox; every process that is started from here on sees the same."""
+    from geomagic_dagster.definitions import home_from, places_from
+    from geomagic_dagster.jobs.local_run import dagster_home
+
+    os.environ.setdefault("GEOMAGIC_HOME", str(home_from(os.environ)))
+    os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
+    return Path(os.environ["DAGSTER_HOME"]), Path(places_from(os.environ).inbox)
 
 
 def _write_made_up_scan(out: Path, seed: int, *, frames: int, clean: bool) -> None:

@@ -7,6 +7,7 @@ a scan (scans/), Dagster. Nothing outside of the inbox is ever moved.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ import struct
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +149,61 @@ def _zip_ends(tail: bytes, size: int) -> bool:
         return False
     is_zip64 = at >= 20 and tail[at - 20 : at - 16] == b"PK\6\7"
     return is_zip64 or directory_at + directory_size == size - len(tail) + at
+
+
+# --- into the inbox ---------------------------------------------------------------------------------
+
+
+def why_not_whole(path: Path) -> str:
+    """What shows that an upload has not arrived completely, whatever its age; empty where nothing does."""
+    if path.is_dir():
+        for name, _ in _walk(path, Looks()):
+            basename = name.rsplit("/", 1)[-1]
+            if HALF_WRITTEN.search(basename) and not basename.startswith("."):
+                return f"{name}, which is half-written"
+        return ""
+    return "an archive without its end" if _archive_ends(path) is False else ""
+
+
+@contextmanager
+def claimed(inbox: Path, name: str) -> Iterator[None]:
+    """Holds a name in the inbox for whoever puts an upload there and starts its run; waits while another holds it.
+
+    The kernel lets go of it when this process ends, however it ends: from then on the sensor takes the upload up.
+    """
+    place = _claim_of(inbox, name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(place)):  # not one that was let go of meanwhile
+                break
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def is_claimed(inbox: Path, name: str) -> bool:
+    """Whether a living process holds this name."""
+    try:
+        descriptor = os.open(_claim_of(inbox, name), os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _claim_of(inbox: Path, name: str) -> Path:
+    return inbox / ".claims" / hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 # --- from the inbox to somewhere else -------------------------------------------------------------

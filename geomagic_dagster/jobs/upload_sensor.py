@@ -3,9 +3,13 @@
 Belongs here: which uploads are taken in a tick, and the sensor around it. Does not belong here: how to
 tell that one is complete, and moving them (inbox.py), what is done with one (process_scan.py).
 
-Three things hold "never two": the cursor knows the names that were taken and still lie in the inbox; a name
-that a live run works on is not taken, should the cursor be lost; and the run key, the same for as long as nobody
-touches the upload, lets Dagster drop a request that is repeated because a daemon died before it remembered.
+The intake (launching/intake.py) starts what it puts here itself; the sensor takes what was put here otherwise, and what
+an intake that was killed left behind.
+
+Four things hold "never two": the cursor knows the names that were taken and still lie in the inbox; a name that an
+intake holds right now is not taken; nor is one that a live run works on, should the cursor be lost; and the run key,
+the same for as long as nobody touches the upload and whoever starts it, lets Dagster drop a request that is
+repeated because a daemon died before it remembered.
 """
 
 import base64
@@ -30,9 +34,10 @@ from dagster import (
 )
 
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_TAG
-from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_upload, look_at, run_key, scan_name
+from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_claimed, is_upload, look_at, run_key, scan_name
 from geomagic_dagster.resources.places import Places
 
+SENSOR = "upload_sensor"
 MIN_INTERVAL_S = 3
 MAX_REQUESTS = 10
 """For a tick. Dagster makes runs one after the other; many at once would hold up the sensors of others."""
@@ -126,11 +131,22 @@ def look_over(
             continue
         if not seen.complete:
             waiting[name] = seen.why
+        elif is_claimed(inbox, name):  # asked before the runs: who lets go of it has made one
+            waiting[name] = "the intake is starting it"
         elif is_alive(name):
             live.add(name)
         else:
             ready[name] = seen
     return Tick(ready, waiting, tuple(sorted(strays)), Cursor(taken | ready.keys() | live, after))
+
+
+def run_request(inbox: Path, name: str, seen: Seen, release: str) -> RunRequest:
+    """What is to be run for an upload in the inbox, whoever starts it."""
+    return RunRequest(
+        run_key=run_key(name, seen),
+        run_config={"ops": {"scan": {"config": {"upload": str(inbox / name)}}}},
+        tags={UPLOAD_TAG: name, SCAN_TAG: scan_name(name), RELEASE_TAG: release},
+    )
 
 
 def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
@@ -150,18 +166,11 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
         if not tick.ready:
             return SensorResult(skip_reason=tick.summary(), cursor=tick.cursor.dumps())
         context.log.info(tick.summary())
-        requests = [
-            RunRequest(
-                run_key=run_key(name, seen),
-                run_config={"ops": {"scan": {"config": {"upload": str(inbox / name)}}}},
-                tags={UPLOAD_TAG: name, SCAN_TAG: scan_name(name), RELEASE_TAG: release},
-            )
-            for name, seen in tick.ready.items()
-        ]
+        requests = [run_request(inbox, name, seen, release) for name, seen in tick.ready.items()]
         return SensorResult(run_requests=requests, cursor=tick.cursor.dumps())
 
     return SensorDefinition(
-        name="upload_sensor",
+        name=SENSOR,
         evaluation_fn=evaluate,
         job=job,
         minimum_interval_seconds=MIN_INTERVAL_S,
