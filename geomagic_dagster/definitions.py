@@ -7,7 +7,7 @@ code location stays small and answers at once.
     GEOMAGIC_HOME        everything that is not said to be elsewhere lies below it (default: .home)
     GEOMAGIC_RELEASE     the name of this release (default: latest)
     GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
-    GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
+    GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_FAILED, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
     GEOMAGIC_DEVICE      where tensors live (default: CUDA where there is one)
 """
 
@@ -42,6 +42,7 @@ VARIABLES = {
     "GEOMAGIC_INBOX": "inbox",
     "GEOMAGIC_DONE": "done",
     "GEOMAGIC_QUARANTINE": "quarantine",
+    "GEOMAGIC_FAILED": "failed",
     "GEOMAGIC_PACKAGES": "packages",
     "GEOMAGIC_CORPUS": "corpus",
     "GEOMAGIC_DEVICE": "device",

@@ -13,7 +13,7 @@ from logging import Logger
 from pathlib import Path
 from typing import Any
 
-from dagster import Config, MetadataValue, OpExecutionContext
+from dagster import Config, Failure, MetadataValue, OpExecutionContext
 
 from geomagic_dagster.assets.metadata import scan_shown, shown
 from geomagic_dagster.cv.stage import SOURCE, Params, Stage, report_progress
@@ -95,16 +95,24 @@ def _in_a_child(
     function: Any, request: StepRequest, deadline: Deadline, context: OpExecutionContext, places: Places
 ) -> tuple[Artefact, dict[str, Any]]:
     step_key = request.fields["stage"]
-    events = ProgressEvents(deadline.name, lambda sentence, ratio: _show_progress(context, step_key, sentence, ratio))
+    events = ProgressEvents(
+        deadline.name,
+        lambda sentence, ratio: _show(context, step_key, sentence, {"progress": MetadataValue.float(ratio)}),
+    )
 
     def report(what: str, done: int, total: int | None) -> None:
         report_progress(what, done, total)  # whoever listens in this process: the bars of a terminal
         events.report(what, done, total)
 
-    with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
-        deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
-        result = child.call(function, request, deadline=deadline, log=context.log, report=report)
-        artefact = places.store().find(result.stage, result.identity)
+    try:
+        with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
+            deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
+            result = child.call(function, request, deadline=deadline, log=context.log, report=report)
+            artefact = places.store().find(result.stage, result.identity)
+    except Failure as failure:  # Dagster forgets what it says of itself when the step is retried
+        said = {**failure.metadata, "attempt": MetadataValue.int(_attempt(context))}
+        _show(context, step_key, str(failure.description), said)
+        raise
     limits = {"deadline_s": MetadataValue.float(deadline.seconds), "attempt": MetadataValue.int(_attempt(context))}
     return artefact, result.metadata | limits
 
@@ -114,11 +122,11 @@ def _run_started_s(context: OpExecutionContext) -> float | None:
     return record.start_time if record is not None else None
 
 
-def _show_progress(context: OpExecutionContext, step_key: str, sentence: str, ratio: float) -> None:
-    from dagster._core.events import EngineEventData  # Dagster shows no other events of a step while it runs
+def _show(context: OpExecutionContext, step_key: str, sentence: str, said: Mapping[str, Any]) -> None:
+    """An event of the step, at once; Dagster shows no other kind while a step runs."""
+    from dagster._core.events import EngineEventData
 
-    data = EngineEventData(metadata={"progress": MetadataValue.float(ratio)})
-    context.instance.report_engine_event(sentence, context.run, data, step_key=step_key)
+    context.instance.report_engine_event(sentence, context.run, EngineEventData(metadata=said), step_key=step_key)
 
 
 # --- in the process of the step ------------------------------------------------------------------

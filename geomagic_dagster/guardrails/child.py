@@ -125,8 +125,9 @@ def _process_context() -> Any:
 
 
 def _has_other_threads() -> bool:
-    """Whether this process has threads besides its main one; the one that feeds a queue holds nothing of ours."""
-    known = sum(thread.name.startswith("QueueFeederThread") for thread in threading.enumerate())
+    """Whether this process has threads besides its main one and those that the processes of Dagster's steps have,
+    which only wait and hold nothing of ours."""
+    known = sum(thread.name in ("QueueFeederThread", "termination-handler") for thread in threading.enumerate())
     return len(os.listdir("/proc/self/task")) > 1 + known
 
 

@@ -145,6 +145,15 @@ def rejection_in(error: BaseException | None) -> ScanRejected | None:
     return error
 
 
+def bug_in(error: BaseException | None) -> str:
+    """The sentence of the bug behind an error as Dagster hands it on; empty where it is none."""
+    while error is not None:
+        if isinstance(error, Failure) and "bug" in error.metadata:
+            return str(error.description)
+        error = error.__cause__
+    return ""
+
+
 def _disk_trouble(error: OSError, place: str, expected: str) -> Unavailable:
     reason = f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
     failure = "unreachable"

@@ -224,14 +224,14 @@ def move_to_done(upload: Path, inbox: Path, done: Path) -> Path | None:
     return place
 
 
-def move_to_quarantine(upload: Path, inbox: Path, quarantine: Path, reason: str) -> Path | None:
-    """Moves a rejected upload to a folder of its own beside `reason.txt`; None where it does not lie in the inbox.
+def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | None:
+    """Moves an upload to a folder of its own beside `reason.txt`; None where it does not lie in the inbox.
 
     The reason is written first: whatever is killed when, the upload lies either here or there, never nowhere.
     """
     if not lies_in(upload, inbox):
         return None
-    place = _free_name(quarantine / upload.name)
+    place = _free_name(folder / upload.name)
     place.mkdir(parents=True)
     (place / "reason.txt").write_text(reason + "\n", encoding="utf-8")
     _move(upload, place / upload.name)

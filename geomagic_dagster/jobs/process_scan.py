@@ -34,10 +34,11 @@ from geomagic_dagster.assets.settings import settings_form
 from geomagic_dagster.assets.steps import scan_step, stage_step
 from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
 from geomagic_dagster.guardrails import deadlines
-from geomagic_dagster.guardrails.failures import disk_in_words, rejection_in, sorted_failures
+from geomagic_dagster.guardrails.failures import bug_in, disk_in_words, rejection_in, sorted_failures
+from geomagic_dagster.guardrails.logs import logfmt_console
 from geomagic_dagster.guardrails.retries import retry_policy
-from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, RUN_KEY_TAG
-from geomagic_dagster.jobs.inbox import move_to_done, move_to_quarantine, was_touched
+from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, UPLOAD_KEY_TAG
+from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.store import Artefact
@@ -82,8 +83,9 @@ def process_scan_job(
             DEADLINE_TAG: f"{deadlines.SCAN.seconds:g}",
             MAX_RUNTIME_TAG: f"{deadlines.RUN_S:.0f}",
         },
-        hooks={quarantine_rejected()},
+        hooks={put_aside()},
         executor_def=executor,
+        logger_defs={"console": logfmt_console()},
     )
 
 
@@ -135,32 +137,43 @@ def publish_op(release: str) -> OpDefinition:
                 folder = publish_package(
                     inputs[RESULT], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
                 )
-            if was_touched(upload, inbox, context.run.tags.get(RUN_KEY_TAG)):
+            if was_touched(upload, inbox, context.run.tags.get(UPLOAD_KEY_TAG)):
                 context.log.warning(
-                    f"{upload} changed after it was taken from the inbox; the package is of what was read then"
+                    f"{upload} changed after it was taken from the inbox; the package is of what was read then, and "
+                    "what lies there now is taken up as another upload"
                 )
-            with disk_in_words(f"{upload}", f"to move it to {places.done}"):
-                moved_to = move_to_done(upload, inbox, Path(places.done))
+                moved_to = None
+            else:
+                with disk_in_words(f"{upload}", f"to move it to {places.done}"):
+                    moved_to = move_to_done(upload, inbox, Path(places.done))
         return Output(None, metadata={"package": MetadataValue.path(folder), "upload": str(moved_to or upload)})
 
     return publish
 
 
-def quarantine_rejected() -> HookDefinition:
-    @failure_hook(name="quarantine_rejected", required_resource_keys={"places"})
-    def move_aside(context: HookContext) -> None:
-        rejection = rejection_in(context.op_exception)
+def put_aside() -> HookDefinition:
+    """Moves the upload of a rejected scan to quarantine, and one that met a bug to failed. A passing failure leaves it
+    where it is: it is taken up again (attempts.py)."""
+
+    @failure_hook(name="put_aside", required_resource_keys={"places"})
+    def hook(context: HookContext) -> None:
+        rejection, bug = rejection_in(context.op_exception), bug_in(context.op_exception)
         run = context.instance.get_run_by_id(context.run_id)
-        if rejection is None or run is None:  # a passing failure: the upload stays where it is
+        if run is None or not (rejection or bug):
             return
         places: Places = context.resources.places
-        moved_to = move_to_quarantine(
-            upload_of(run.run_config), Path(places.inbox), Path(places.quarantine), str(rejection)
-        )
-        if moved_to:
-            context.log.error(f"{rejection} The upload lies in {moved_to}, with this sentence in reason.txt.")
+        upload, inbox = upload_of(run.run_config), Path(places.inbox)
+        if was_touched(upload, inbox, run.tags.get(UPLOAD_KEY_TAG)):
+            context.log.warning(f"{upload} changed after it was taken from the inbox; it is taken up again")
+            return
+        if rejection:
+            folder, reason = places.quarantine, str(rejection)
+        else:
+            folder, reason = places.failed, f"{bug} Run {context.run_id}. When it is mended: geomagic inbox retry."
+        if moved_to := move_aside(upload, inbox, Path(folder), reason):
+            context.log.error(f"{reason} The upload lies in {moved_to}, with this sentence in reason.txt.")
 
-    return move_aside
+    return hook
 
 
 def upload_of(run_config: Mapping[str, Any]) -> Path:

@@ -1,7 +1,8 @@
-"""Starts one `process_scan` for every upload that has arrived completely in the inbox; never two.
+"""Starts one `process_scan` for every upload that has arrived completely in the inbox; never two at a time.
 
 Belongs here: which uploads are taken in a tick, and the sensor around it. Does not belong here: how to
-tell that one is complete, and moving them (inbox.py), what is done with one (process_scan.py).
+tell that one is complete, and moving them (inbox.py), whether one whose run failed is taken up again (attempts.py),
+what is done with one (process_scan.py).
 
 The intake (launching/intake.py) starts what it puts here itself; the sensor takes what was put here otherwise, and what
 an intake that was killed left behind.
@@ -18,12 +19,12 @@ import os
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dagster import (
     DagsterInstance,
-    DagsterRunStatus,
     DefaultSensorStatus,
     JobDefinition,
     RunRequest,
@@ -33,8 +34,20 @@ from dagster import (
     SensorResult,
 )
 
-from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_TAG
-from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, Seen, is_claimed, is_upload, look_at, run_key, scan_name
+from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.attempts import ENDED, Standing, standing
+from geomagic_dagster.jobs.inbox import (
+    HALF_WRITTEN,
+    Looks,
+    Seen,
+    is_claimed,
+    is_upload,
+    look_at,
+    move_aside,
+    move_to_done,
+    run_key,
+    scan_name,
+)
 from geomagic_dagster.resources.places import Places
 
 SENSOR = "upload_sensor"
@@ -45,7 +58,10 @@ MAX_LOOKS = 50_000
 """Questions to the file system in a tick, 2 to 5 µs each on a local disk."""
 MAX_LOOK_S = 0.5
 SHOWN = 5
-ALIVE = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+ENDED_LIMIT, ENDED_OVERLAP_S = 500, 60.0
+"""Ended runs that a tick asks for, and how far before the last tick it begins to."""
+LOOK_AGAIN_S = 600.0
+"""So often everything in the inbox is looked at anew, whatever the cursor says: it may be wrong, the inbox is not."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +72,24 @@ class Cursor:
     """Names that were taken and still lie in the inbox."""
     after: str = ""
     """The name that was looked at last: the next tick goes on behind it, so that none is left out for ever."""
+    ended_s: float = 0.0
+    """Until when the runs that ended are known (seconds since 1970)."""
+    all_s: float = 0.0
+    """When everything was looked at anew last."""
 
     def dumps(self) -> str:
         packed = base64.b85encode(zlib.compress(json.dumps(sorted(self.taken)).encode())).decode()
-        return json.dumps({"schema": 1, "taken": packed, "after": self.after})
+        return json.dumps(
+            {"schema": 2, "taken": packed, "after": self.after, "ended_s": self.ended_s, "all_s": self.all_s}
+        )
 
     @classmethod
     def loads(cls, text: str | None) -> "Cursor":
         if not text:
             return cls()
         content = json.loads(text)
-        return cls(frozenset(json.loads(zlib.decompress(base64.b85decode(content["taken"])))), content["after"])
+        taken = frozenset(json.loads(zlib.decompress(base64.b85decode(content["taken"]))))
+        return cls(taken, content["after"], content.get("ended_s", 0.0), content.get("all_s", 0.0))
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,10 @@ class Tick:
 
     ready: dict[str, Seen]
     """Complete uploads to take, by name."""
+    attempt: dict[str, int]
+    """The how manieth time each of them is taken."""
+    over: dict[str, Standing]
+    """Uploads that are to leave the inbox: published already, or given up."""
     waiting: dict[str, str]
     """Uploads that were looked at and are not complete, with what they wait for."""
     strays: tuple[str, ...]
@@ -96,7 +123,7 @@ class Tick:
 def look_over(
     inbox: Path,
     cursor: Cursor,
-    is_alive: Callable[[str], bool],
+    stand: Callable[[str, Seen], Standing],
     looks: Looks,
     *,
     max_ready: int = MAX_REQUESTS,
@@ -106,7 +133,7 @@ def look_over(
     """Looks at what is new in the inbox, as far as the bounds of a tick allow.
 
     Args:
-        is_alive: whether a live run works on an upload of this name; asked only for those that are ready.
+        stand: what is to become of an upload of this name; asked only for those that are complete.
     """
     deadline_s = time.monotonic() + max_look_s
     uploads, strays = [], []
@@ -119,6 +146,8 @@ def look_over(
     first = next((i for i, name in enumerate(new) if name > cursor.after), 0)
     ready: dict[str, Seen] = {}
     waiting: dict[str, str] = {}
+    attempt: dict[str, int] = {}
+    over: dict[str, Standing] = {}
     live: set[str] = set()
     after = cursor.after
     for name in new[first:] + new[:first]:
@@ -133,20 +162,50 @@ def look_over(
             waiting[name] = seen.why
         elif is_claimed(inbox, name):  # asked before the runs: who lets go of it has made one
             waiting[name] = "the intake is starting it"
-        elif is_alive(name):
+        elif (what := stand(name, seen)).what == "busy":
             live.add(name)
+        elif what.what == "wait":
+            waiting[name] = what.why
+        elif what.what == "start":
+            ready[name], attempt[name] = seen, what.attempt
         else:
-            ready[name] = seen
-    return Tick(ready, waiting, tuple(sorted(strays)), Cursor(taken | ready.keys() | live, after))
+            over[name] = what
+    known = replace(cursor, taken=taken | ready.keys() | live, after=after)
+    return Tick(ready, attempt, over, waiting, tuple(sorted(strays)), known)
 
 
-def run_request(inbox: Path, name: str, seen: Seen, release: str) -> RunRequest:
+def run_request(inbox: Path, name: str, seen: Seen, release: str, attempt: int = 1) -> RunRequest:
     """What is to be run for an upload in the inbox, whoever starts it."""
+    key = run_key(name, seen)
     return RunRequest(
-        run_key=run_key(name, seen),
+        run_key=key if attempt == 1 else f"{key} #{attempt}",
         run_config={"ops": {"scan": {"config": {"upload": str(inbox / name)}}}},
-        tags={UPLOAD_TAG: name, SCAN_TAG: scan_name(name), RELEASE_TAG: release},
+        tags={
+            UPLOAD_TAG: name,
+            UPLOAD_KEY_TAG: key,
+            ATTEMPT_TAG: str(attempt),
+            SCAN_TAG: scan_name(name),
+            RELEASE_TAG: release,
+        },
     )
+
+
+def without_ended(cursor: Cursor, instance: DagsterInstance, now_s: float) -> Cursor:
+    """The cursor without the uploads whose run has ended since: if they still lie in the inbox, they are looked at
+    again."""
+    since_s = min(cursor.ended_s, now_s) - ENDED_OVERLAP_S  # also where the clock was set back
+    if now_s - cursor.all_s > LOOK_AGAIN_S or cursor.all_s > now_s:
+        return replace(cursor, taken=frozenset(), ended_s=now_s, all_s=now_s)
+    records = instance.get_run_records(
+        RunsFilter(statuses=ENDED, updated_after=datetime.fromtimestamp(since_s, UTC)),
+        limit=ENDED_LIMIT,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    names = {record.dagster_run.tags.get(UPLOAD_TAG, "") for record in records}
+    is_all = len(records) < ENDED_LIMIT
+    ended_s = now_s if is_all else records[-1].update_timestamp.timestamp() + ENDED_OVERLAP_S
+    return replace(cursor, taken=cursor.taken - names, ended_s=ended_s)
 
 
 def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
@@ -162,11 +221,24 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
                 f"cursor of upload_sensor: expected what this code wrote; got {error!r}. Starting anew."
             )
             cursor = Cursor()
-        tick = look_over(inbox, cursor, lambda name: _has_live_run(context.instance, name), Looks(MAX_LOOKS))
+        now_s = time.time()
+        cursor = without_ended(cursor, context.instance, now_s)
+
+        def stand(name: str, seen: Seen) -> Standing:
+            return standing(context.instance, name, run_key(name, seen), now_s)
+
+        tick = look_over(inbox, cursor, stand, Looks(MAX_LOOKS))
+        for name, what in tick.over.items():
+            if what.what == "published":
+                move_to_done(inbox / name, inbox, Path(places.done))
+                continue
+            reason = f"{what.why} It was taken up {what.attempt} times; `geomagic inbox retry` takes it up again."
+            moved_to = move_aside(inbox / name, inbox, Path(places.failed), reason)
+            context.log.error(f"{name}: given up, it lies in {moved_to}: {reason}")
         if not tick.ready:
             return SensorResult(skip_reason=tick.summary(), cursor=tick.cursor.dumps())
         context.log.info(tick.summary())
-        requests = [run_request(inbox, name, seen, release) for name, seen in tick.ready.items()]
+        requests = [run_request(inbox, name, seen, release, tick.attempt[name]) for name, seen in tick.ready.items()]
         return SensorResult(run_requests=requests, cursor=tick.cursor.dumps())
 
     return SensorDefinition(
@@ -177,10 +249,6 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
         default_status=DefaultSensorStatus.RUNNING,
         description="Starts process_scan for every room scan that has arrived completely in the inbox.",
     )
-
-
-def _has_live_run(instance: DagsterInstance, name: str) -> bool:
-    return bool(instance.get_run_records(RunsFilter(tags={UPLOAD_TAG: name}, statuses=ALIVE), limit=1))
 
 
 def _is_text(name: str) -> bool:

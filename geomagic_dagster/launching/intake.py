@@ -34,9 +34,11 @@ from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUn
 from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.workspace.context import IWorkspaceProcessContext
 
+from geomagic_dagster.guardrails.tags import RUN_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.attempts import ALIVE
 from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, claimed, is_upload, look_at, scan_name, why_not_whole
-from geomagic_dagster.jobs.process_scan import JOB, RUN_KEY_TAG
-from geomagic_dagster.jobs.upload_sensor import ALIVE, SENSOR, UPLOAD_TAG, run_request
+from geomagic_dagster.jobs.process_scan import JOB
+from geomagic_dagster.jobs.upload_sensor import SENSOR, run_request
 from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
 
 log = logging.getLogger("geomagic.intake")

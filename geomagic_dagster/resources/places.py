@@ -21,6 +21,7 @@ class Places(ConfigurableResource):
     inbox: str = Field(description="Uploads arrive here.")
     done: str = Field(description="Uploads that were processed.")
     quarantine: str = Field(description="Uploads that can never be processed, each with the reason in words.")
+    failed: str = Field(description="Uploads that the platform failed on, for a person to look at.")
     packages: str = Field(description="What people receive.")
     corpus: str = Field(description="Room scans that researchers measure their steps on.")
     device: str | None = Field(
@@ -33,7 +34,7 @@ class Places(ConfigurableResource):
     @classmethod
     def in_home(cls, home: Path, **elsewhere: Any) -> "Places":
         """Everything below one folder, but for what is said to be elsewhere."""
-        names = ("cache", "inbox", "done", "quarantine", "packages", "corpus")
+        names = ("cache", "inbox", "done", "quarantine", "failed", "packages", "corpus")
         below = {name: str(home / name) for name in names}
         return cls(**{"store_url": str(home / "store"), **below, **elsewhere})
 

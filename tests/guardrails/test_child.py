@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import logging
@@ -177,10 +178,8 @@ def test_a_thousand_lines_are_handed_on_and_no_more(started, caplog):
 def test_nothing_is_left_over_after_any_of_it(started, tmp_path):
     before = set(Path("/tmp").glob("geomagic-traces-*"))
     for function, argument in ((double, 1), (die, signal.SIGKILL), (crash, None), (leak, None)):
-        try:
+        with contextlib.suppress(ChildDied):
             call(function, argument, deadline=LONG, log=LOG)
-        except ChildDied:
-            pass
     assert multiprocessing.active_children() == []
     assert set(Path("/tmp").glob("geomagic-traces-*")) == before
 

@@ -12,23 +12,26 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter, build_sensor_context
 
+from geomagic_dagster.guardrails.tags import UPLOAD_TAG
 from geomagic_dagster.jobs import inbox as inbox_module
-from geomagic_dagster.jobs.inbox import Looks, look_at, move_to_done, move_to_quarantine
-from geomagic_dagster.jobs.upload_sensor import MAX_LOOKS, UPLOAD_TAG, Cursor, look_over
+from geomagic_dagster.jobs.attempts import Standing
+from geomagic_dagster.jobs.inbox import Looks, Seen, look_at, move_aside, move_to_done
+from geomagic_dagster.jobs.upload_sensor import MAX_LOOKS, Cursor, look_over
 from tests.toy_stages.installation import Toys
 from tests.toy_stages.scans import write_toy_scan
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def nobody(name: str) -> bool:
-    return False
+def nobody(name: str, seen: Seen) -> Standing:
+    """No run has been about it."""
+    return Standing("start")
 
 
-def settled(inbox: Path, cursor: Cursor = Cursor(), is_alive=nobody, **options):
+def settled(inbox: Path, cursor: Cursor = Cursor(), stand=nobody, **options):
     """A look over the inbox as if everything in it had been left alone for a minute."""
     options.setdefault("max_look_s", 60.0)
-    return look_over(inbox, cursor, is_alive, options.pop("looks", Looks()), now_s=time.time() + 60, **options)
+    return look_over(inbox, cursor, stand, options.pop("looks", Looks()), now_s=time.time() + 60, **options)
 
 
 # --- what is complete ------------------------------------------------------------------------------
@@ -171,7 +174,7 @@ def test_half_written_names_are_not_seen_and_strays_are_reported(tmp_path):
 
 def test_a_name_on_which_a_live_run_works_is_not_taken_again(tmp_path):
     write_toy_scan(tmp_path / "a")
-    tick = settled(tmp_path, is_alive=lambda name: name == "a")
+    tick = settled(tmp_path, stand=lambda name, seen: Standing("busy" if name == "a" else "start"))
     assert tick.ready == {}
     assert tick.cursor.taken == {"a"}
 
@@ -226,7 +229,7 @@ def test_what_lies_elsewhere_is_never_moved(tmp_path):
     inbox = tmp_path / "inbox"
     for upload in (write_toy_scan(tmp_path / "elsewhere"), write_toy_scan(inbox / "room") / "color", inbox / "gone"):
         assert move_to_done(upload, inbox, tmp_path / "done") is None
-        assert move_to_quarantine(upload, inbox, tmp_path / "quarantine", "why") is None
+        assert move_aside(upload, inbox, tmp_path / "quarantine", "why") is None
     assert not (tmp_path / "done").exists()
     assert not (tmp_path / "quarantine").exists()
 
@@ -258,12 +261,21 @@ def test_an_upload_moves_whole_to_another_disk(tmp_path, monkeypatch):
 # --- with Dagster's own daemon ---------------------------------------------------------------------
 
 
+WITHOUT_LAUNCHES = """
+run_coordinator:
+  module: dagster.core.run_coordinator
+  class: QueuedRunCoordinator
+telemetry:
+  enabled: false
+"""
+
+
 @pytest.fixture
 def daemon(tmp_path, monkeypatch):
     """Ticks of the sensor daemon on one installation, each with everything started anew."""
     home = tmp_path / "dagster"
     home.mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    (home / "dagster.yaml").write_text(WITHOUT_LAUNCHES)
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "TOY_HOME": str(tmp_path / "home"),
