@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,9 +27,11 @@ app = typer.Typer(
     help="From a phone's room scan to an AR-ready room.",
 )
 scan_app = typer.Typer(no_args_is_help=True, help="Look at room scans, and make some up.")
+inbox_app = typer.Typer(no_args_is_help=True, help="What waits, and what was put aside.")
 corpus_app = typer.Typer(no_args_is_help=True, help="The known scans that changes are judged on.")
 app.add_typer(scan_app, name="scan")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(inbox_app, name="inbox")
 
 REMEDIES = {
     errno.ENOSPC: "Free some space, or point GEOMAGIC_HOME at another disk.",
@@ -111,7 +113,7 @@ def intake(
         if (answered := send_path(dagster_home, path.absolute())) is None:
             print("intake: expected it to be running; got no answer. Start it with: geomagic ui", file=sys.stderr)
             raise typer.Exit(1)
-        status, answer = answered
+        _status, answer = answered
         if "error" in answer:
             print(answer["error"], file=sys.stderr)
             worst = 2
@@ -185,6 +187,54 @@ def make_up(
     with _plain_errors():
         _write_made_up_scan(out, seed, frames=frames, clean=clean)
     print(out)
+
+
+@inbox_app.command("list")
+def list_inbox() -> None:
+    """What waits in the inbox, and what was put aside with its reason."""
+    from geomagic_dagster.definitions import places_from
+
+    places = places_from(os.environ)
+    for folder in (places.inbox, places.failed, places.quarantine):
+        for path in sorted(Path(folder).glob("[!.]*")):
+            reason = path / "reason.txt"
+            print(path, reason.read_text(encoding="utf-8").strip() if reason.is_file() else "", sep="\t")
+
+
+@inbox_app.command()
+def retry(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Uploads that the platform failed on; default: all.")
+    ] = None,
+) -> None:
+    """Put uploads that the platform failed on back into the inbox, after what was wrong was mended."""
+    from geomagic_dagster.definitions import places_from
+    from geomagic_dagster.jobs.inbox import take_back
+
+    places = places_from(os.environ)
+    failed = Path(places.failed)
+    for name in names or sorted(path.name for path in failed.glob("[!.]*")):
+        try:
+            print(take_back(failed / name, Path(places.inbox)))
+        except FileNotFoundError as error:
+            print(f"{error.filename}: {error.strerror}. See: geomagic inbox list", file=sys.stderr)
+            raise typer.Exit(2) from None
+
+
+@app.command()
+def logs(
+    scan: Annotated[str, typer.Option(help="Name of the scan, as in the inbox without its ending.")],
+    follow: Annotated[bool, typer.Option(help="Go on until its last run has ended.")] = True,
+) -> None:
+    """Every line that the runs of a scan logged, as logfmt, while they log it."""
+    from dagster import DagsterInstance
+
+    from geomagic_dagster.jobs.run_log import lines_of_scan
+
+    _homes()
+    with DagsterInstance.get() as instance, suppress(KeyboardInterrupt):
+        for line in lines_of_scan(instance, scan, follow=follow):
+            print(line, flush=True)
 
 
 @corpus_app.command()

@@ -29,7 +29,7 @@ from dagster import BetaWarning, Definitions, ExecutorDefinition, in_process_exe
 from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
 from geomagic_dagster.assets.stages import stage_assets
 from geomagic_dagster.cv.stage import Stage, find_stages
-from geomagic_dagster.guardrails.logs import logfmt_console
+from geomagic_dagster.guardrails.logs import make_logfmt_the_default
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
@@ -78,11 +78,11 @@ def build_definitions(
         sensors=[upload_sensor(job, release), corpus_sensor()],
         resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
         executor=executor,
-        loggers={"console": logfmt_console()},
     )
 
 
 # Dagster's own decorator passes this parameter to Dagster's own class, and then warns whoever loads a sensor.
 warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDefinition", category=BetaWarning)
 
+make_logfmt_the_default()
 defs = build_definitions(find_stages(), places_from(os.environ), release_from(os.environ))

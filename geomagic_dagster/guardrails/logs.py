@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dagster import Field, InitLoggerContext, LoggerDefinition, logger
+from dagster import EventLogEntry, Field, InitLoggerContext, LoggerDefinition, logger
 from logfmter import Logfmter
 
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG
@@ -64,12 +64,10 @@ class LogfmtFormatter(Logfmter):
     def format(self, record: logging.LogRecord) -> str:
         meta: Mapping[str, Any] = getattr(record, "dagster_meta", None) or {}
         message = str(meta.get("orig_message") or record.getMessage())
-        if len(message) > LONGEST_CHARS:
-            message = f"{message[:LONGEST_CHARS]} ... ({len(message) - LONGEST_CHARS} more characters)"
         line: dict[str, Any] = {
-            "ts": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "ts": _utc(record.created),
             "level": record.levelname.lower(),
-            "msg": message,
+            "msg": _short(message),
             **_here,
         }
         if meta:
@@ -84,6 +82,33 @@ class LogfmtFormatter(Logfmter):
         return self.format_params(line)
 
 
+def event_line(entry: EventLogEntry, tags: Mapping[str, str]) -> str:
+    """A line of Dagster's event log as the same line of logfmt that a process writes."""
+    event = entry.dagster_event
+    line: dict[str, Any] = {
+        "ts": _utc(entry.timestamp),
+        "level": logging.getLevelName(entry.level).lower(),
+        "msg": _short(entry.user_message or (event.message if event is not None else "") or ""),
+        **run_fields(entry.run_id, tags, entry.step_key or ""),
+    }
+    if event is not None:
+        line["event"] = event.event_type_value.lower()
+    if error := _error_in({"dagster_event": event}):
+        line["error"] = error
+    return LogfmtFormatter.format_params(line)
+
+
+def _utc(seconds: float) -> str:
+    """2026-01-31T12:00:00.123Z"""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"
+
+
+def _short(message: str) -> str:
+    if len(message) <= LONGEST_CHARS:
+        return message
+    return f"{message[:LONGEST_CHARS]} ... ({len(message) - LONGEST_CHARS} more characters)"
+
+
 def _error_in(meta: Mapping[str, Any]) -> str:
     """The sentence, else the traceback, of a failed step or run among Dagster's own events."""
     data = getattr(meta.get("dagster_event"), "event_specific_data", None)
@@ -91,6 +116,24 @@ def _error_in(meta: Mapping[str, Any]) -> str:
         return str(said.description)
     error = getattr(data, "error", None)
     return str(error.to_string()) if error is not None and hasattr(error, "to_string") else ""
+
+
+def make_logfmt_the_default() -> None:
+    """Runs of this process write their lines as logfmt where their config names no logger.
+
+    Dagster's own default can be chosen in a run's config only, which nobody fills in who clicks on "Materialize".
+    """
+    from dagster._core.execution import context_creation_job, host_mode
+
+    for module in (context_creation_job, host_mode):
+        if not hasattr(module, "default_system_loggers"):
+            raise ImportError(
+                f"{module.__name__}: expected default_system_loggers, as in Dagster 1.13; got a Dagster without it. "
+                "Look up where its default console logger is chosen now."
+            )
+        module.default_system_loggers = lambda instance: [
+            (logfmt_console(), {"log_level": "DEBUG"})
+        ]  # Dagster's own level
 
 
 def logfmt_console() -> LoggerDefinition:

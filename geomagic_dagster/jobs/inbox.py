@@ -238,6 +238,23 @@ def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | N
     return place
 
 
+def take_back(aside: Path, inbox: Path) -> Path:
+    """Moves an upload that lies beside its `reason.txt` back into the inbox; returns where it is now.
+
+    Raises: FileNotFoundError where there is none in the folder `aside`.
+    """
+    uploads = [path for path in aside.iterdir() if path.name != "reason.txt"] if aside.is_dir() else []
+    if len(uploads) != 1:
+        raise FileNotFoundError(
+            errno.ENOENT, f"expected a folder with one upload and reason.txt; got {len(uploads)} uploads", str(aside)
+        )
+    inbox.mkdir(parents=True, exist_ok=True)
+    place = _free_name(inbox / uploads[0].name)
+    _move(uploads[0], place)
+    shutil.rmtree(aside)
+    return place
+
+
 def _free_name(place: Path) -> Path:
     candidate, count = place, 1
     while os.path.lexists(candidate):

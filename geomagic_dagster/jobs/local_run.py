@@ -61,7 +61,7 @@ def process_here(
     job = defs.resolve_job_def(JOB)
     run_config: dict[str, Any] = {
         "ops": {SOURCE: {"config": {"upload": str(upload)}}},
-        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # the terminal shows bars and a table instead
     }
     report_progress_to(report)
     try:

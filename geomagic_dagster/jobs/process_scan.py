@@ -35,7 +35,6 @@ from geomagic_dagster.assets.steps import scan_step, stage_step
 from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import bug_in, disk_in_words, rejection_in, sorted_failures
-from geomagic_dagster.guardrails.logs import logfmt_console
 from geomagic_dagster.guardrails.retries import retry_policy
 from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, UPLOAD_KEY_TAG
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
@@ -85,7 +84,6 @@ def process_scan_job(
         },
         hooks={put_aside()},
         executor_def=executor,
-        logger_defs={"console": logfmt_console()},
     )
 
 
