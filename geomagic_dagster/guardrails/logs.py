@@ -92,7 +92,7 @@ def event_line(entry: EventLogEntry, tags: Mapping[str, str]) -> str:
         **run_fields(entry.run_id, tags, entry.step_key or ""),
     }
     if event is not None:
-        line["event"] = event.event_type_value.lower()
+        line["event"] = event.event_type_value.lower().replace("pipeline_", "run_")  # the old word for it
     if error := _error_in({"dagster_event": event}):
         line["error"] = error
     return LogfmtFormatter.format_params(line)
