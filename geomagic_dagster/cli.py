@@ -222,6 +222,38 @@ def retry(
 
 
 @app.command()
+def drill(
+    home: Annotated[Path, typer.Option(help="Throwaway folder; must not exist.")],
+    uploads: Annotated[int, typer.Option(min=1, help="How many rooms to upload, good ones and bad ones.")] = 8,
+    faults: Annotated[int, typer.Option(min=0, help="How many things to break meanwhile.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed: other moments, other order.")] = 1,
+) -> None:
+    """Start the real thing, feed it, break it all the while, and count: nothing lost, nothing twice, nothing corrupt."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from geomagic_dagster.drill.drill import drill as run_drill
+
+    count = run_drill(home.absolute(), uploads, faults, seed, lambda line: print(line, file=sys.stderr, flush=True))
+    table = Table("what", "how many", title=f"drill, seed {seed}, {count.seconds:.0f} s")
+    for what, number in (
+        ("uploads", len(count.uploads)),
+        ("packages", count.packages.total()),
+        ("rejections", count.rejections.total()),
+        ("given up", len(count.given_up)),
+        ("still in the inbox", len(count.still_there)),
+        ("artefacts, corrupt", f"{count.artefacts}, {len(count.corrupt)}"),
+        ("processes left over", len(count.left_over)),
+        *((f"fault: {name}", number) for name, number in sorted(count.faults.items())),
+    ):
+        table.add_row(what, str(number))
+    Console().print(table)
+    for complaint in count.complaints:
+        print(complaint, file=sys.stderr)
+    raise typer.Exit(1 if count.complaints else 0)
+
+
+@app.command()
 def logs(
     scan: Annotated[str, typer.Option(help="Name of the scan, as in the inbox without its ending.")],
     follow: Annotated[bool, typer.Option(help="Go on until its last run has ended.")] = True,
