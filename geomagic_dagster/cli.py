@@ -228,7 +228,7 @@ def drill(
     faults: Annotated[int, typer.Option(min=0, help="How many things to break meanwhile.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Another seed: other moments, other order.")] = 1,
 ) -> None:
-    """Start the real thing, feed it, break it all the while, and count: nothing lost, nothing twice, nothing corrupt."""
+    """Start the real thing, feed it, break it all the while, and count: nothing lost, twice or corrupt."""
     from rich.console import Console
     from rich.table import Table
 
