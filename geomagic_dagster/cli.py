@@ -11,7 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +29,9 @@ app = typer.Typer(
 scan_app = typer.Typer(no_args_is_help=True, help="Look at room scans, and make some up.")
 corpus_app = typer.Typer(no_args_is_help=True, help="The known scans that changes are judged on.")
 app.add_typer(scan_app, name="scan")
+room_app = typer.Typer(no_args_is_help=True, help="Look at finished rooms.")
 app.add_typer(corpus_app, name="corpus")
+app.add_typer(room_app, name="room")
 
 REMEDIES = {
     errno.ENOSPC: "Free some space, or point GEOMAGIC_HOME at another disk.",
@@ -72,8 +74,11 @@ def run(
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+    rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
 ) -> None:
-    """Dagster's webserver and daemon, with the upload sensor on."""
+    """Dagster's webserver and daemon, with the upload sensor on, and the pages of finished rooms beside them."""
+    import subprocess
+
     from dagster import DagsterInstance
 
     from geomagic_dagster.definitions import home_from, places_from
@@ -83,6 +88,11 @@ def ui(
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
     inbox = Path(places_from(os.environ).inbox)
     inbox.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
+    arguments = ["room", "serve", "--host", host, "--port", str(rooms_port), "--until-parent-ends"]
+    rooms = subprocess.Popen([sys.executable, "-m", __name__, *arguments], stdout=subprocess.PIPE)
+    if rooms.stdout is None or not rooms.stdout.readline():  # it has said why, and ended
+        raise typer.Exit(rooms.wait())
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
         print(f"http://{host}:{port}   uploads: {inbox}", file=sys.stderr)
     dagster = Path(sys.executable).with_name("dagster")
@@ -155,6 +165,81 @@ def make_up(
     with _plain_errors():
         _write_made_up_scan(out, seed, frames=frames, clean=clean)
     print(out)
+
+
+@room_app.command()
+def show(
+    package: Annotated[str, typer.Argument(help="The folder of a package, or the name of a published one.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write the page; default: beside the package.")] = None,
+    is_opened: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Write the page of a room, one HTML file that needs no network, and open it in the browser."""
+    with _plain_errors():
+        from geomagic_dagster.cv.stage import ScanRejected
+        from geomagic_dagster.viewer.folders import package_at
+        from geomagic_dagster.viewer.page import room_page
+
+        folder = Path(package)
+        if not folder.is_dir():
+            from geomagic_dagster.definitions import places_from
+
+            folder = Path(places_from(os.environ).packages) / package
+        if not folder.is_dir():
+            raise ScanRejected(
+                package,
+                expected="the folder of a package, or the name of one",
+                received=f"no such folder here or in {folder.parent}",
+                do="`geomagic run` makes a package of a scan and prints its folder.",
+            )
+        folder = folder.resolve()
+        page = (output or folder.with_name(f"{folder.name}.html")).absolute()
+        content = room_page(package_at(folder), folder.name)
+        try:
+            page.write_bytes(content)
+        except OSError as error:
+            do = "Name another place with --output."
+            raise ScanRejected(
+                str(page), expected="to write here", received=str(error.strerror or error), do=do
+            ) from error
+    print(page)
+    if is_opened:
+        import webbrowser
+
+        if not webbrowser.open(page.as_uri()):
+            print("No browser could be started here: open this file in one.", file=sys.stderr)
+
+
+@room_app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
+    until_parent_ends: Annotated[bool, typer.Option("--until-parent-ends", hidden=True)] = False,
+) -> None:
+    """Serve the pages of finished rooms to this machine's browsers; `geomagic ui` does so too."""
+    import threading
+    import time
+
+    from geomagic_dagster.definitions import places_from
+    from geomagic_dagster.resources.shelf import StoreShelf
+    from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
+    from geomagic_dagster.viewer.folders import PackageFolder
+    from geomagic_dagster.viewer.server import room_server
+
+    parent = os.getppid()
+    places = places_from(os.environ)
+    shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store())}
+    try:
+        server = room_server(shelves, host, port)
+    except OSError as error:
+        reason = f"expected a free port for the pages of rooms; got: {error.strerror or error}"
+        print(f"{host}:{port}: {reason}. Is `geomagic ui` running already? Choose another port.", file=sys.stderr)
+        raise typer.Exit(2) from None
+    with server:
+        print(f"http://{host}:{server.server_address[1]}   rooms: {places.packages}", flush=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            while not until_parent_ends or os.getppid() == parent:
+                time.sleep(0.5)
 
 
 @corpus_app.command()

@@ -15,7 +15,9 @@ from geomagic_dagster.guardrails.execution import numbers_out_of_range
 from geomagic_dagster.guardrails.failures import sorted_failures
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.reuse import make_or_reuse
+from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
 
 RECOMPUTE_TAG = "geomagic/recompute"
 """A run with this tag set to "true" makes every artefact anew; the bytes are then compared to those that are there."""
@@ -43,4 +45,5 @@ def stage_step(
             device=places.device,
         )
         out_of_range = numbers_out_of_range(stage, made.artefact.numbers)
-        return made.artefact, shown(made, stage.preview_rgb_hw3(made.artefact.value), out_of_range)
+        page_url = places.rooms_url + page_path(ARTEFACTS, made.artefact.identity) if stage.name == PACKAGE else None
+        return made.artefact, shown(made, stage.preview_rgb_hw3(made.artefact.value), out_of_range, page_url)

@@ -42,6 +42,7 @@ from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.viewer.addresses import PACKAGES, page_path
 
 JOB = "process_scan"
 RESULT = "package"
@@ -149,7 +150,12 @@ def publish_op(release: str) -> OpDefinition:
                 )
             with disk_in_words(f"{upload}", f"to move it to {places.done}"):
                 moved_to = move_to_done(upload, inbox, Path(places.done))
-        return Output(None, metadata={"package": MetadataValue.path(folder), "upload": str(moved_to or upload)})
+        metadata = {
+            "room": MetadataValue.url(places.rooms_url + page_path(PACKAGES, folder.name)),
+            "package": MetadataValue.path(folder),
+            "upload": str(moved_to or upload),
+        }
+        return Output(None, metadata=metadata)
 
     return publish
 

@@ -1,0 +1,285 @@
+"""The page of one room: everything that its package says, in one HTML file that needs no network.
+
+Belongs here: turning the files of a package into that file. Does not belong here: where the files come from
+(server.py, cli.py), drawing in 3D (static/room.js).
+
+Nothing in a package is trusted: its texts are escaped, its pictures and its plan are shown as images (in which no
+script of an SVG runs and nothing is loaded), and the page's policy lets it run its own two scripts, by their hashes,
+and load nothing at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import html
+import io
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pydantic import ValidationError
+
+from geomagic_dagster.cv.room_model import Quantity, RoomDocument
+
+WHAT_IS_MISSING = {
+    "room.glb": "room.glb, the surface of the room: nothing scanned to turn in 3D.",
+    "room.json": "room.json, walls and furniture: they are not drawn in the 3D room, and no warnings are known.",
+    "plan.svg": "plan.svg, the floor plan.",
+    "measurements.csv": "measurements.csv, the table of measurements.",
+    "preview.png": "preview.png, the picture of the room.",
+    "manifest.json": "manifest.json, how the package came about.",
+}
+"""Files of a package that the page shows, each with what the page lacks without it."""
+
+MAKE_IT_AGAIN = "Make the package again."
+SCRIPTS = ("three.js", "room.js")
+Json = dict[str, Any]
+
+
+def room_page(files: Mapping[str, bytes], name: str) -> bytes:
+    """One HTML document (UTF-8) of a package; what the package lacks, or holds broken, is said in it.
+
+    Args:
+        files: the files of the package by name; any of them may be missing.
+        name: what the room is called; any text.
+    """
+    problems = [sentence for file, sentence in WHAT_IS_MISSING.items() if file not in files]
+    manifest, room = _manifest(files, problems), _room(files, problems)
+    parts = [
+        f"<header><h1>{_text(name)}</h1>{_facts(room)}</header>",
+        "<main>",
+        _stage(files, name, room),
+        _notes(room),
+        _plan(files, name),
+        _table(files),
+        _problems(problems),
+        "</main>",
+        _footer(manifest, room),
+        _held("room-glb", "application/octet-stream", base64.b64encode(files.get("room.glb", b"")).decode()),
+        _held("room-json", "application/json", _json(room)),
+        _held("table-csv", "text/plain", base64.b64encode(files.get("measurements.csv", b"")).decode()),
+        *(f"<script>{static(script)}</script>" for script in SCRIPTS),
+    ]
+    return document(f"{name}: room", "\n".join(filter(None, parts)), policy=POLICY)
+
+
+def scan_name(files: Mapping[str, bytes]) -> str:
+    """The name of the scan that a package was made of; empty where it does not say."""
+    return str(_part(_manifest(files, []), "scan").get("name", ""))
+
+
+def document(title: str, body: str, policy: str) -> bytes:
+    """A whole HTML document around a body that is HTML already; `title` is plain text."""
+    page = Template(static("page.html"))
+    return page.substitute(
+        title=_text(title), body=body, style=static("page.css"), policy=html.escape(policy, quote=True)
+    ).encode("utf-8", "replace")
+
+
+@cache
+def static(name: str) -> str:
+    """A file of this folder's static/ as text."""
+    return Path(__file__).with_name("static").joinpath(name).read_text("utf-8")
+
+
+def _hashes(contents: Iterable[str]) -> str:
+    digests = (hashlib.sha256(content.encode()).digest() for content in contents)
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+def policy(scripts: Iterable[str] = (), images: str = "data:") -> str:
+    """A Content-Security-Policy: our own style, these scripts, images from `images`, and nothing else from anywhere."""
+    run = _hashes(static(each) for each in scripts) or "'none'"
+    return (
+        f"default-src 'none'; script-src {run}; style-src {_hashes([static('page.css')])}; img-src {images}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+POLICY = policy(SCRIPTS)
+
+
+# --- the parts of the page ------------------------------------------------------------------------------
+
+
+def _facts(room: RoomDocument | None) -> str:
+    """The room in a line of numbers: how large, how high, how many walls, openings and pieces."""
+    if room is None:
+        return ""
+    guessed = sum(wall.is_guessed for wall in room.walls)
+    facts = [
+        ("Floor", _quantity(room.measured.area, "m²")),
+        ("Ceiling height", _quantity(room.measured.height, "m")),
+        ("Perimeter", _quantity(room.measured.perimeter, "m")),
+        ("Volume", _quantity(room.measured.volume, "m³")),
+        ("Walls", f"{len(room.walls)}" + (f" <small>({guessed} guessed)</small>" if guessed else "")),
+        ("Openings", str(len(room.doors) + len(room.windows) + len(room.openings))),
+        ("Furniture", str(len(room.boxes()))),
+    ]
+    rows = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in facts if value)
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def _stage(files: Mapping[str, bytes], name: str, room: RoomDocument | None) -> str:
+    """The 3D room; the picture stands in its place until it is drawn, in print, and where there is no WebGL."""
+    picture = _image(files, "preview.png", f"{name}, seen from above at a slant, without its ceiling")
+    if "room.glb" not in files and room is None:
+        return f'<figure class="viewer"><div class="stage">{picture}</div></figure>' if picture else ""
+    label = html.escape(f"3D model of {name}. Arrow keys turn it, plus and minus zoom.", quote=True)
+    toggles = (("surface", "Scanned surface"), ("walls", "Walls and lengths"), ("furniture", "Furniture"))
+    buttons = "".join(
+        f'<button type="button" data-toggle="{key}" aria-pressed="false">{text}</button>' for key, text in toggles
+    )
+    return f"""<section class="viewer" aria-label="3D room">
+<div class="stage" id="stage" data-label="{label}">{picture}<div class="labels" id="labels"></div>
+<output class="said" id="said" aria-live="polite"></output></div>
+<div class="tools" id="tools" role="group" aria-label="What the 3D room shows" hidden>{buttons}
+<button type="button" data-toggle="measure" aria-pressed="false">Tape measure</button>
+<button type="button" data-look="above">From above</button><button type="button" data-look="corner">Whole room</button>
+</div>
+<p class="hint" id="hint" hidden>Drag to turn, pinch or scroll to zoom, two fingers or the right button to move.
+With the keyboard: arrows turn, + and − zoom. Click a piece of furniture for its size.</p>
+<noscript><p class="hint">The 3D room needs JavaScript; the picture shows it from one side.</p></noscript>
+</section>"""
+
+
+def _notes(room: RoomDocument | None) -> str:
+    if room is None or not room.warnings:
+        return ""
+    warnings = "".join(f"<li>{_text(each)}</li>" for each in room.warnings)
+    return f'<section class="card notes" aria-labelledby="n"><h2 id="n">Warnings</h2><ul>{warnings}</ul></section>'
+
+
+def _plan(files: Mapping[str, bytes], name: str) -> str:
+    for file, title, text in (
+        ("plan.svg", "Floor plan", "Floor plan of {} to scale, with its lengths; all of them are in the table below"),
+        ("plan.png", "Floor plan", "Floor plan of {} to scale, with its lengths; all of them are in the table below"),
+        ("top.png", "From above", "{}, seen straight from above without its ceiling"),
+    ):
+        if image := _image(files, file, text.format(name)):
+            return f'<section class="card plan" aria-labelledby="p"><h2 id="p">{title}</h2>{image}</section>'
+    return ""
+
+
+def _table(files: Mapping[str, bytes]) -> str:
+    """measurements.csv as it stands: its first row are the headings."""
+    text = files.get("measurements.csv", b"").decode("utf-8-sig", "replace")
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    if not rows:
+        return ""
+    head, *body = rows
+    is_number = [bool(body) and all(_is_number(row[i : i + 1]) for row in body) for i in range(len(head))]
+    kinds = [' class="number"' if each else "" for each in is_number]
+    headings = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
+    lines = "".join(
+        "<tr>" + "".join(f"<td{kind}>{_text(cell)}</td>" for cell, kind in zip(row, kinds, strict=False)) + "</tr>"
+        for row in body
+    )
+    return f"""<section class="card" aria-labelledby="m"><h2 id="m">Measurements</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="m"><table>
+<thead><tr>{headings}</tr></thead><tbody>{lines}</tbody></table></div></section>"""
+
+
+def _problems(problems: list[str]) -> str:
+    if not problems:
+        return ""
+    rows = "".join(f"<li>{_text(each)}</li>" for each in problems)
+    return f'<section class="missing" aria-labelledby="x"><h2 id="x">Not in this package</h2><ul>{rows}</ul></section>'
+
+
+def _footer(manifest: Json, room: RoomDocument | None) -> str:
+    scan, frames, mesh = (_part(manifest, key) for key in ("scan", "frames", "mesh"))
+    sentences = []
+    if scan:
+        sentences.append(f"Scan {scan.get('name')}, read as {scan.get('source_format')}.")
+    if frames:
+        sentences.append(f"{frames.get('used')} of {frames.get('in_scan')} frames were used.")
+    if mesh:
+        sentences.append(f"The surface has {mesh.get('triangles')} triangles.")
+    if room and room.measured.snapped:
+        sentences.append(room.measured.snapped)
+    made = f"<p>{_text(' '.join(sentences))}</p>" if sentences else ""
+    return (
+        f"<footer>{made}<p>Lengths are metres; ± is one standard deviation. 3D by three.js (MIT licence).</p></footer>"
+    )
+
+
+# --- small things -----------------------------------------------------------------------------------------
+
+
+def _manifest(files: Mapping[str, bytes], problems: list[str]) -> Json:
+    """{} where it is missing or, which is then said, broken."""
+    try:
+        content = json.loads(files.get("manifest.json", b"{}"))
+    except ValueError as error:
+        content = str(error)
+    if isinstance(content, dict):
+        return content
+    problems.append(f"manifest.json is there, but broken: expected a JSON object; got {content}. {MAKE_IT_AGAIN}")
+    return {}
+
+
+def _room(files: Mapping[str, bytes], problems: list[str]) -> RoomDocument | None:
+    """None where it is missing or, which is then said, not what room.json is in this release."""
+    if "room.json" not in files:
+        return None
+    try:
+        return RoomDocument.model_validate_json(files["room.json"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        problems.append(
+            f"room.json is there, but not as this release reads it: {first['msg']} at "
+            f"{'.'.join(map(str, first['loc'])) or 'its beginning'}. {MAKE_IT_AGAIN}"
+        )
+        return None
+
+
+def _json(room: RoomDocument | None) -> str:
+    return "" if room is None else room.model_dump_json().replace("<", "\\u003c")
+
+
+def _part(content: Json, key: str) -> Json:
+    part = content.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _quantity(quantity: Quantity | None, unit: str) -> str:
+    if quantity is None:
+        return ""
+    spread = "" if quantity.sigma is None else f" <small>± {_sigma(quantity.sigma, unit)}</small>"
+    return f"{quantity.value:.2f} <small>{unit}</small>{spread}"
+
+
+def _sigma(sigma: float, unit: str) -> str:
+    """Of lengths in centimetres, down to a tenth; never a zero that nobody can mean."""
+    scaled, unit, digits = (100 * sigma, "cm", 1) if unit == "m" else (sigma, unit, 2)
+    return f"{max(scaled, 10.0**-digits):.{digits}f} {unit}"
+
+
+def _is_number(cells: list[str]) -> bool:
+    try:
+        return not cells or cells[0] == "" or float(cells[0]) is not None
+    except ValueError:
+        return False
+
+
+def _image(files: Mapping[str, bytes], name: str, alt: str) -> str:
+    if name not in files:
+        return ""
+    kind = "image/svg+xml" if name.endswith(".svg") else "image/png"
+    content = base64.b64encode(files[name]).decode()
+    return f'<img src="data:{kind};base64,{content}" alt="{_text(alt)}">'
+
+
+def _held(identity: str, kind: str, content: str) -> str:
+    """Data that the page carries for its scripts; no browser runs it."""
+    return f'<script type="{kind}" id="{identity}">{content}</script>' if content else ""
