@@ -61,7 +61,9 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
     code, out, err = geomagic("run", scan)
     assert code == 0, err
     package = tmp_path / "a home" / "packages" / "room with ümlaut"
-    assert {path.name for path in package.iterdir()} == {"room.glb", "preview.png", "top.png", "manifest.json"}
+    assert {path.name for path in package.iterdir()} == {
+        "room.glb", "room.json", "plan.svg", "plan.png", "measurements.csv", "preview.png", "top.png", "manifest.json"
+    }  # fmt: skip
     assert str(package) in out
     assert "make ui" in out
     assert all(name in out for name in ("frames", "poses", "depth", "mesh", "package"))

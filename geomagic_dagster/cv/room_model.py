@@ -94,7 +94,7 @@ class Wall(Surface[Annotated[dict[Literal["wall"], Nothing], OneCase]]):
 
 
 class OpeningSigma(_Model):
-    edge: Sigma = Field(description="Of each of its four edges.")
+    edge: Sigma = Field(description="Of width, height, start and sill alike.")
 
 
 class _Opening(Surface[Category], Generic[Category]):
