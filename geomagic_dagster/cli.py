@@ -90,7 +90,7 @@ def ui(
     inbox.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
     arguments = ["room", "serve", "--host", host, "--port", str(rooms_port), "--until-parent-ends"]
-    rooms = subprocess.Popen([sys.executable, "-m", __name__, *arguments], stdout=subprocess.PIPE)
+    rooms = subprocess.Popen([sys.executable, "-m", "geomagic_dagster.cli", *arguments], stdout=subprocess.PIPE)
     if rooms.stdout is None or not rooms.stdout.readline():  # it has said why, and ended
         raise typer.Exit(rooms.wait())
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide

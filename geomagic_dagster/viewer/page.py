@@ -16,8 +16,10 @@ import hashlib
 import html
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -37,6 +39,9 @@ WHAT_IS_MISSING = {
 """Files of a package that the page shows, each with what the page lacks without it."""
 
 MAKE_IT_AGAIN = "Make the package again."
+COLUMNS = ("what", "name", "value", "unit", "sigma", "note")
+"""Of measurements.csv."""
+UNITS = {"m2": "m²", "m3": "m³"}
 SCRIPTS = ("three.js", "room.js")
 Json = dict[str, Any]
 
@@ -56,13 +61,13 @@ def room_page(files: Mapping[str, bytes], name: str) -> bytes:
         _stage(files, name, room),
         _notes(room),
         _plan(files, name),
-        _table(files),
+        _tables(files, problems),
         _problems(problems),
         "</main>",
         _footer(manifest, room),
-        _held("room-glb", "application/octet-stream", base64.b64encode(files.get("room.glb", b"")).decode()),
-        _held("room-json", "application/json", _json(room)),
-        _held("table-csv", "text/plain", base64.b64encode(files.get("measurements.csv", b"")).decode()),
+        _held("room-glb", _base64(files.get("room.glb", b""))),
+        _held("table-csv", _base64(files.get("measurements.csv", b""))),
+        _held("room-json", _json(room)),
         *(f"<script>{static(script)}</script>" for script in SCRIPTS),
     ]
     return document(f"{name}: room", "\n".join(filter(None, parts)), policy=POLICY)
@@ -113,16 +118,25 @@ def _facts(room: RoomDocument | None) -> str:
         return ""
     guessed = sum(wall.is_guessed for wall in room.walls)
     facts = [
-        ("Floor", _quantity(room.measured.area, "m²")),
-        ("Ceiling height", _quantity(room.measured.height, "m")),
-        ("Perimeter", _quantity(room.measured.perimeter, "m")),
-        ("Volume", _quantity(room.measured.volume, "m³")),
+        ("Floor", _fact(room.measured.area, "m²")),
+        ("Ceiling height", _fact(room.measured.height, "m")),
+        ("Perimeter", _fact(room.measured.perimeter, "m")),
+        ("Volume", _fact(room.measured.volume, "m³")),
         ("Walls", f"{len(room.walls)}" + (f" <small>({guessed} guessed)</small>" if guessed else "")),
         ("Openings", str(len(room.doors) + len(room.windows) + len(room.openings))),
         ("Furniture", str(len(room.boxes()))),
     ]
     rows = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in facts if value)
     return f'<dl class="facts">{rows}</dl>'
+
+
+def _spoken(text: str) -> str:
+    """Names of elements as a person reads them: wall_0 becomes wall 0."""
+    return re.sub(r"_(?=\d+\b)", " ", text)
+
+
+def _fact(quantity: Quantity | None, unit: str) -> str:
+    return "" if quantity is None else _quantity(quantity.value, quantity.sigma, unit)
 
 
 def _stage(files: Mapping[str, bytes], name: str, room: RoomDocument | None) -> str:
@@ -135,6 +149,7 @@ def _stage(files: Mapping[str, bytes], name: str, room: RoomDocument | None) -> 
     buttons = "".join(
         f'<button type="button" data-toggle="{key}" aria-pressed="false">{text}</button>' for key, text in toggles
     )
+    save = _save("room-glb", "room.glb", "Save as room.glb") if "room.glb" in files else ""
     return f"""<section class="viewer" aria-label="3D room">
 <div class="stage" id="stage" data-label="{label}">{picture}<div class="labels" id="labels"></div>
 <output class="said" id="said" aria-live="polite"></output></div>
@@ -142,9 +157,10 @@ def _stage(files: Mapping[str, bytes], name: str, room: RoomDocument | None) -> 
 <button type="button" data-toggle="measure" aria-pressed="false">Tape measure</button>
 <button type="button" data-look="above">From above</button><button type="button" data-look="corner">Whole room</button>
 </div>
-<p class="hint" id="hint" hidden>Drag to turn, pinch or scroll to zoom, two fingers or the right button to move.
-With the keyboard: arrows turn, + and − zoom. Click a piece of furniture for its size.</p>
-<noscript><p class="hint">The 3D room needs JavaScript; the picture shows it from one side.</p></noscript>
+<div class="under">
+<p class="hint" id="hint" hidden>Drag to turn, pinch or scroll to zoom, two fingers or the right button to move. With
+the keyboard: arrows turn, + and − zoom. Click a label or a piece of furniture for its size.</p>
+{save}</div><noscript><p class="hint">The 3D room needs JavaScript; the picture shows it from one side.</p></noscript>
 </section>"""
 
 
@@ -166,30 +182,50 @@ def _plan(files: Mapping[str, bytes], name: str) -> str:
     return ""
 
 
-def _table(files: Mapping[str, bytes]) -> str:
-    """measurements.csv as it stands: its first row are the headings."""
-    text = files.get("measurements.csv", b"").decode("utf-8-sig", "replace")
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    if not rows:
+def _tables(files: Mapping[str, bytes], problems: list[str]) -> str:
+    """measurements.csv, which has one measurement a row, with one thing a row; things measured alike share a table."""
+    if "measurements.csv" not in files:
         return ""
-    head, *body = rows
-    is_number = [bool(body) and all(_is_number(row[i : i + 1]) for row in body) for i in range(len(head))]
-    kinds = [' class="number"' if each else "" for each in is_number]
-    headings = "".join(f'<th scope="col"{kind}>{_text(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
-    lines = "".join(
-        "<tr>" + "".join(f"<td{kind}>{_text(cell)}</td>" for cell, kind in zip(row, kinds, strict=False)) + "</tr>"
-        for row in body
-    )
+    rows = csv.DictReader(io.StringIO(files["measurements.csv"].decode("utf-8-sig", "replace")), restval="")
+    if not set(COLUMNS) <= set(rows.fieldnames or ()):
+        problems.append(
+            f"measurements.csv is there, but broken: expected the columns {', '.join(COLUMNS)}; got "
+            f"{', '.join(rows.fieldnames or ()) or 'none'}. {MAKE_IT_AGAIN}"
+        )
+        return ""
+    things = [(name, list(of_it)) for name, of_it in groupby(rows, lambda row: row["name"])]
+    tables = []
+    for measured, alike in groupby(things, lambda thing: [row["what"] for row in thing[1]]):
+        head = "".join(f'<th scope="col">{_text(what)}</th>' for what in measured)
+        body = "".join(_line(name, of_it) for name, of_it in alike)
+        tables.append(f'<table><thead><tr><th scope="col">name</th>{head}</tr></thead><tbody>{body}</tbody></table>')
+    save = _save("table-csv", "measurements.csv", "Save as measurements.csv")
     return f"""<section class="card" aria-labelledby="m"><h2 id="m">Measurements</h2>
-<div class="scroll" tabindex="0" role="region" aria-labelledby="m"><table>
-<thead><tr>{headings}</tr></thead><tbody>{lines}</tbody></table></div></section>"""
+<div class="scroll" tabindex="0" role="region" aria-labelledby="m">{"".join(tables)}</div>{save}</section>"""
+
+
+def _line(name: str, measurements: list[dict[str, str]]) -> str:
+    """A row of a table: what it is called, with what is to be said of it, and each measurement."""
+    notes = "; ".join(dict.fromkeys(part for row in measurements for part in row["note"].split("; ") if part))
+    cells = "".join(f"<td>{_measurement(row)}</td>" for row in measurements)
+    note = f" <small>{_text(_spoken(notes))}</small>" if notes else ""
+    return f'<tr><th scope="row">{_text(_spoken(name))}{note}</th>{cells}</tr>'
+
+
+def _measurement(row: dict[str, str]) -> str:
+    unit = UNITS.get(row["unit"], row["unit"])
+    try:
+        value, sigma = float(row["value"]), float(row["sigma"]) if row["sigma"] else None
+    except ValueError:  # as it stands
+        return _text(f"{row['value']} {row['unit']}")
+    return _quantity(value, sigma, unit)
 
 
 def _problems(problems: list[str]) -> str:
     if not problems:
         return ""
     rows = "".join(f"<li>{_text(each)}</li>" for each in problems)
-    return f'<section class="missing" aria-labelledby="x"><h2 id="x">Not in this package</h2><ul>{rows}</ul></section>'
+    return f'<section class="missing" aria-labelledby="x"><h2 id="x">What is missing</h2><ul>{rows}</ul></section>'
 
 
 def _footer(manifest: Json, room: RoomDocument | None) -> str:
@@ -252,34 +288,32 @@ def _text(value: Any) -> str:
     return html.escape(str(value), quote=True)
 
 
-def _quantity(quantity: Quantity | None, unit: str) -> str:
-    if quantity is None:
-        return ""
-    spread = "" if quantity.sigma is None else f" <small>± {_sigma(quantity.sigma, unit)}</small>"
-    return f"{quantity.value:.2f} <small>{unit}</small>{spread}"
+def _quantity(value: float, sigma: float | None, unit: str) -> str:
+    spread = "" if sigma is None else f' <small class="spread">± {_sigma(sigma, unit)}</small>'
+    return f"{value:.2f}\u00a0<small>{_text(unit)}</small>{spread}"
 
 
 def _sigma(sigma: float, unit: str) -> str:
     """Of lengths in centimetres, down to a tenth; never a zero that nobody can mean."""
     scaled, unit, digits = (100 * sigma, "cm", 1) if unit == "m" else (sigma, unit, 2)
-    return f"{max(scaled, 10.0**-digits):.{digits}f} {unit}"
-
-
-def _is_number(cells: list[str]) -> bool:
-    try:
-        return not cells or cells[0] == "" or float(cells[0]) is not None
-    except ValueError:
-        return False
+    return _text(f"{max(scaled, 10.0**-digits):.{digits}f} {unit}")
 
 
 def _image(files: Mapping[str, bytes], name: str, alt: str) -> str:
     if name not in files:
         return ""
     kind = "image/svg+xml" if name.endswith(".svg") else "image/png"
-    content = base64.b64encode(files[name]).decode()
-    return f'<img src="data:{kind};base64,{content}" alt="{_text(alt)}">'
+    return f'<img src="data:{kind};base64,{_base64(files[name])}" alt="{_text(alt)}">'
 
 
-def _held(identity: str, kind: str, content: str) -> str:
-    """Data that the page carries for its scripts; no browser runs it."""
-    return f'<script type="{kind}" id="{identity}">{content}</script>' if content else ""
+def _save(held: str, file: str, text: str) -> str:
+    return f'<p class="save" hidden><button type="button" data-save="{held}" data-file="{file}">{text}</button></p>'
+
+
+def _held(identity: str, content: str) -> str:
+    """Data that the page carries for its scripts; a type that browsers do not run."""
+    return f'<script type="application/octet-stream" id="{identity}">{content}</script>' if content else ""
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import html
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -108,9 +109,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         try:
             said = answer(self.shelves, self.path)
-        except Exception as error:  # said to whoever asked, and, as any bug, to the terminal
-            self._send(_sentence(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}"))
-            raise
+        except Exception as error:  # said to whoever asked, and, as any bug, on the terminal
+            traceback.print_exc()
+            said = _sentence(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
         self._send(said)
 
     do_HEAD = do_GET

@@ -10,8 +10,11 @@
   const tools = document.getElementById("tools");
   const styles = getComputedStyle(document.documentElement);
   const read = (id) => document.getElementById(id)?.textContent;
+  const decoded = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const spoken = (name) => name.replace(/_(?=\d+$)/, " ");
   const only = (choice) => Object.keys(choice)[0]; // {"table": {}}: how room.json writes one of several
   const metres = (length) => `${length.toFixed(2)} m`;
+  const sigma = (length) => `± ${Math.max(0.1, 100 * length).toFixed(1)} cm`;
 
   const scene = new THREE.Scene();
   const camera = new THREE.PerspectiveCamera(35, 1, 0.05, 500);
@@ -95,8 +98,7 @@
   // --- what the package holds ---------------------------------------------------------------------
 
   const addSurface = async (base64) => {
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-    const gltf = await new THREE.GLTFLoader().parseAsync(bytes.buffer, "");
+    const gltf = await new THREE.GLTFLoader().parseAsync(decoded(base64).buffer, "");
     const room = gltf.scenes.map((each) => each.getObjectByName("room")).find(Boolean) ?? gltf.scene;
     room.traverse((each) => {
       if (!each.isMesh) return;
@@ -106,76 +108,69 @@
     layers.surface.add(room);
   };
 
-  /** The corners of an upright rectangle [width, height] at a transform of room.json: pairs for `lines`. */
-  const outline = ([width, height], placed) => {
-    const [a, b, c, d] = [[-1, -1], [1, -1], [1, 1], [-1, 1]].map(([x, y]) =>
-      new THREE.Vector3((x * width) / 2, (y * height) / 2, 0).applyMatrix4(placed));
-    return [a, b, b, c, c, d, d, a];
+  /** One element of room.json, a surface or a box: faint faces, clear edges, and a button that tells its size. */
+  const add = (entry, layer, variable, { text, told, from = 0.5, faint = 0.1, ...edges }) => {
+    const [width, height, depth] = entry.dimensions;
+    const placed = new THREE.Matrix4().fromArray(entry.transform);
+    const shape = depth ? new THREE.BoxGeometry(width, height, depth) : new THREE.PlaneGeometry(width, height);
+    const look = { transparent: true, opacity: faint, depthWrite: false };
+    const faces = new THREE.Mesh(shape, material(THREE.MeshBasicMaterial, variable, look));
+    faces.applyMatrix4(placed);
+    const ends = new THREE.EdgesGeometry(shape).attributes.position;
+    const points = Array.from({ length: ends.count }, (_, i) => new THREE.Vector3().fromBufferAttribute(ends, i));
+    layer.add(faces, lines(points.map((point) => point.applyMatrix4(placed)), variable, edges));
+
+    const at = new THREE.Vector3(0, height * from, 0).applyMatrix4(placed);
+    const button = label(document.createElement("button"), text, at, layer);
+    button.type = "button";
+    button.style.color = `var(${variable})`;
+    button.setAttribute("aria-pressed", "false");
+    faces.userData.select = () => select({ button, faces, faint, told: `${spoken(entry.name)}: ${told}` });
+    button.addEventListener("click", faces.userData.select);
   };
 
-  const addWalls = (room) => {
+  const addRoom = (room) => {
     const longest = room.walls.reduce((a, b) => (b.dimensions[0] > (a?.dimensions[0] ?? 0) ? b : a), undefined);
     if (longest) facing = Math.atan2(longest.transform[8], longest.transform[10]); // its z axis, into the room
     for (const wall of room.walls) {
-      const placed = new THREE.Matrix4().fromArray(wall.transform);
-      const isGuessed = wall.isGuessed;
       const [width, height] = wall.dimensions;
-      layers.walls.add(lines(outline(wall.dimensions, placed), "--wall", { dashed: isGuessed, dashSize: 0.12, gapSize: 0.1 }));
-      const face = new THREE.Mesh(
-        new THREE.BoxGeometry(width, height, 0.001),
-        material(THREE.MeshBasicMaterial, "--wall", { transparent: true, opacity: 0.07, depthWrite: false }),
-      );
-      face.applyMatrix4(placed);
-      layers.walls.add(face);
-      const top = new THREE.Vector3(0, height / 2, 0).applyMatrix4(placed);
-      label(document.createElement("span"), isGuessed ? `about ${metres(width)}` : metres(width), top, layers.walls);
+      const length = `${wall.isGuessed ? "about " : ""}${metres(width)}`;
+      const doubt = wall.isGuessed ? "nobody saw this wall, it is guessed" : `confidence ${only(wall.confidence)}`;
+      add(wall, layers.walls, "--wall", {
+        text: length,
+        told: `${length} ${sigma(wall.sigma.length)} long, ${metres(height)} high; ${doubt}`,
+        ...(wall.isGuessed && { dashed: true, dashSize: 0.12, gapSize: 0.1 }),
+      });
     }
-    for (const kind of ["doors", "windows", "openings"]) {
-      for (const opening of room[kind]) {
-        const placed = new THREE.Matrix4().fromArray(opening.transform);
-        layers.walls.add(lines(outline(opening.dimensions, placed), "--opening", { linewidth: 3 }));
-      }
+    for (const opening of [...room.doors, ...room.windows, ...room.openings]) {
+      const [width, height] = opening.dimensions;
+      add(opening, layers.walls, "--opening", {
+        text: spoken(opening.name),
+        told: `${metres(width)} wide, ${metres(height)} high, ${metres(opening.sill)} above the floor, each edge ` +
+          `${sigma(opening.sigma.edge)}; confidence ${only(opening.confidence)}`,
+        from: 0,
+        linewidth: 3,
+      });
     }
-  };
-
-  const addFurniture = (room) => {
-    for (const piece of [...room.objects, ...room.otherObjects]) {
-      const placed = new THREE.Matrix4().fromArray(piece.transform);
-      const box = new THREE.Mesh(
-        new THREE.BoxGeometry(...piece.dimensions),
-        material(THREE.MeshBasicMaterial, "--furniture", { transparent: true, opacity: 0.12, depthWrite: false }),
-      );
-      box.applyMatrix4(placed);
-      const corners = new THREE.EdgesGeometry(box.geometry).attributes.position;
-      const edges = Array.from({ length: corners.count }, (_, i) =>
-        new THREE.Vector3().fromBufferAttribute(corners, i).applyMatrix4(placed));
-      layers.furniture.add(box, lines(edges, "--furniture"));
-      const top = new THREE.Vector3(0, piece.dimensions[1] / 2, 0).applyMatrix4(placed);
-      const button = label(document.createElement("button"), only(piece.category), top, layers.furniture);
-      button.type = "button";
-      button.setAttribute("aria-pressed", "false");
-      box.userData.select = () => select(button, box.material, piece);
-      button.addEventListener("click", box.userData.select);
+    for (const box of [...room.objects, ...room.otherObjects]) {
+      const [width, height, depth] = box.dimensions;
+      add(box, layers.furniture, "--furniture", {
+        text: spoken(box.name),
+        told: `${metres(width)} wide, ${metres(depth)} deep, ${metres(height)} high, ` +
+          `${sigma(Math.max(...box.sigma.dimensions))}; confidence ${only(box.confidence)}`,
+      });
     }
   };
 
   let selected;
-  const select = (button, fill, piece) => {
-    const isSame = selected?.button === button;
-    if (selected) {
-      selected.button.setAttribute("aria-pressed", "false");
-      selected.fill.opacity = 0.12;
-    }
-    selected = isSame ? undefined : { button, fill };
-    said.textContent = "";
-    if (selected) {
-      button.setAttribute("aria-pressed", "true");
-      fill.opacity = 0.4;
-      const [width, height, depth] = piece.dimensions;
-      said.textContent =
-        `${piece.name}: ${width.toFixed(2)} wide × ${depth.toFixed(2)} deep × ${height.toFixed(2)} m high, ` +
-        `± ${Math.ceil(100 * Math.max(...piece.sigma.dimensions))} cm; confidence ${only(piece.confidence)}`;
-    }
+  const select = (piece) => {
+    const { button, faces, faint } = selected ?? {};
+    button?.setAttribute("aria-pressed", "false");
+    if (faces) faces.material.opacity = faint;
+    selected = button === piece?.button ? undefined : piece;
+    selected?.button.setAttribute("aria-pressed", "true");
+    if (selected) selected.faces.material.opacity = 0.45;
+    said.textContent = selected?.told ?? "";
     draw();
   };
 
@@ -231,7 +226,10 @@
       if (found) measure(found.point);
       else said.textContent = "There is nothing to measure here. Click on the room.";
     } else {
-      hit(event, [layers.furniture])?.object.userData.select?.();
+      // A box that the scanned surface does not hide; what was scanned of a thing may stand a little out of its box.
+      const [box, front] = [hit(event, [layers.furniture]), hit(event, [layers.surface])];
+      if (box && !(front?.distance < box.distance - 0.1)) box.object.userData.select();
+      else select();
     }
   };
 
@@ -299,11 +297,12 @@
     "+": () => turn(0, 0, 0.9),
     "=": () => turn(0, 0, 0.9),
     "-": () => turn(0, 0, 1.1),
-    Escape: () => { clearTape(); said.textContent = ""; draw(); },
+    Escape: () => { clearTape(); select(); },
   };
 
   const toggle = (key, on) => {
     if (key === "measure") {
+      select();
       tape.isOn = on;
       stage.classList.toggle("measuring", on);
       clearTape();
@@ -375,11 +374,7 @@
     try {
       const [glb, json] = [read("room-glb"), read("room-json")];
       if (glb) await addSurface(glb);
-      if (json) {
-        const room = JSON.parse(json);
-        addFurniture(room);
-        addWalls(room);
-      }
+      if (json) addRoom(JSON.parse(json));
     } catch (error) {
       fail(`The 3D room could not be read (${error.message}).`);
       return;
@@ -401,12 +396,10 @@
   // --- files to keep ------------------------------------------------------------------------------
 
   for (const button of document.querySelectorAll("[data-save]")) {
+    button.parentElement.hidden = false;
     button.addEventListener("click", () => {
-      const held = document.getElementById(button.dataset.save);
-      const isBase64 = held.type === "application/octet-stream";
-      const bytes = isBase64 ? Uint8Array.from(atob(held.textContent), (c) => c.charCodeAt(0)) : held.textContent;
       const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([bytes]));
+      link.href = URL.createObjectURL(new Blob([decoded(read(button.dataset.save))]));
       link.download = button.dataset.file;
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10000);
