@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from geomagic_dagster.cv import room_model as model
+from geomagic_dagster.cv.stage import StageError
 from geomagic_dagster.cv.types import Furniture, Layout, Mesh, Scan
 
 F64 = NDArray[np.float64]
@@ -44,8 +46,26 @@ def room_document(scan: Scan, mesh: Mesh, layout: Layout, furniture: Furniture) 
 
     `warnings` say what is missing, after the sentences of layout and furniture. The mesh gives the heights from and
     to which walls go where floor or ceiling was not seen. The same scan gives the same identifiers.
+
+    Raises: StageError where a wall has no length or a number is none: faults of layout or furniture.
     """
-    identify = _identifiers_of(scan)
+    for wall, length_m in enumerate(np.linalg.norm(np.subtract(*wall_ends_m(layout)), axis=1)):
+        if not length_m > 1e-6:  # also where it is not a number
+            raise StageError(
+                f"room.json: expected walls with a length; got {length_m} m for wall {wall}. "
+                "This is a fault of the layout stage."
+            )
+    try:
+        return _document(mesh, layout, furniture, _identifiers_of(scan))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StageError(
+            f"room.json, {'.'.join(map(str, first['loc']))} of {error.title}: expected what its schema says; got "
+            f"{first['input']!r} ({first['msg']}). This is a fault of the layout or the furniture stage."
+        ) from error
+
+
+def _document(mesh: Mesh, layout: Layout, furniture: Furniture, identify: Identify) -> model.RoomDocument:
     low_m, high_m = _wall_heights(mesh, layout)
     walls = list(_walls(layout, low_m, high_m, identify))
     doors, windows, passages = _openings(layout, walls, low_m, identify)

@@ -43,33 +43,22 @@ def room_glb(mesh: Mesh, has_colour: bool, document: RoomDocument) -> bytes:
     import trimesh
     from trimesh.exchange.gltf import export_glb
 
-    parts = trimesh.Scene()
-    parts.add_geometry(_room(mesh, has_colour), geom_name="room")
+    meshes = trimesh.Scene()
+    meshes.add_geometry(_room(mesh, has_colour), geom_name="room")
     nodes: list[dict[str, Any]] = [{"name": "room", "mesh": "room"}]
     for parent, elements in (("layout", document.surfaces()), ("furniture", document.boxes())):
         children = []
         for element in elements:
-            kind, scale = _kind(element), [1.0, 1.0, 1.0]
-            if parent == "furniture":
-                geometry, name = _unit_box(), "box"
-                scale = list(element.dimensions)
-            elif kind in ("door", "window", "opening"):
-                geometry, name = _flat(UNIT_SQUARE, np.array([[0, 1, 2], [0, 2, 3]]), kind), kind
-                scale = [*element.dimensions[:2], 1.0]
-            elif isinstance(element, Wall):
-                geometry, name = _flat(*_wall_with_holes(element, document), kind), element.name
-            else:
-                corners_n2 = np.array(element.polygon_corners)[:, :2]
-                geometry, name = _flat(corners_n2, triangulated(corners_n2), kind), element.name
+            name, geometry, scale = _geometry(element, document)
             children.append(len(nodes))
             nodes.append({"name": element.name, **_pose(element.transform, scale), **_extras(element)})
-            if len(geometry.faces):  # a wall may be all opening; glTF has no empty mesh
+            if geometry is not None:
                 nodes[-1]["mesh"] = name
-                if name not in parts.geometry:
-                    parts.add_geometry(geometry, geom_name=name)
+                if name not in meshes.geometry:
+                    meshes.add_geometry(geometry, geom_name=name)
         if children:
             nodes.append({"name": parent, "children": children})
-    return export_glb(parts, include_normals=True, tree_postprocessor=lambda tree: _finish_gltf(tree, nodes))
+    return export_glb(meshes, include_normals=True, tree_postprocessor=lambda tree: _finish_gltf(tree, nodes))
 
 
 def triangulated(corners_n2: F64) -> I64:
@@ -100,6 +89,20 @@ def triangulated(corners_n2: F64) -> I64:
 
 
 # --- geometry ---------------------------------------------------------------------------------------
+
+
+def _geometry(element: Any, document: RoomDocument) -> tuple[str, Any, list[float]]:
+    """Name of the mesh of a part, the mesh, and how the node scales it; None: a wall that is all opening."""
+    kind, as_it_is = _kind(element), [1.0, 1.0, 1.0]
+    if kind == "furniture":
+        return "box", _unit_box(), list(element.dimensions)
+    if kind in ("door", "window", "opening"):
+        return kind, _flat(UNIT_SQUARE, np.array([[0, 1, 2], [0, 2, 3]]), kind), [*element.dimensions[:2], 1.0]
+    if isinstance(element, Wall):
+        corners_n2, triangles_f3 = _wall_with_holes(element, document)
+        return element.name, _flat(corners_n2, triangles_f3, kind) if len(triangles_f3) else None, as_it_is
+    corners_n2 = np.array(element.polygon_corners)[:, :2]
+    return element.name, _flat(corners_n2, triangulated(corners_n2), kind), as_it_is
 
 
 def _room(mesh: Mesh, has_colour: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from hypothesis import strategies as st
 
 from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.types import Frames, Furniture, Layout, Mesh, Poses, Recording, Scan
@@ -139,3 +140,62 @@ def box_mesh(low: tuple[float, ...] = (-1, -1, FLOOR_Z), high: tuple[float, ...]
         np.repeat(-box.face_normals, 3, axis=0).astype(np.float32),
         voxel_m=0.02,
     )
+
+
+# --- any room, for property tests
+
+
+@st.composite
+def outlines(draw: st.DrawFn) -> np.ndarray:
+    """Convex polygons (corners on an ellipse), rectangles and L-shapes, turned and moved."""
+    kind = draw(st.sampled_from(["convex", "L"]))
+    a, b = draw(st.floats(0.6, 15.0)), draw(st.floats(0.6, 15.0))
+    if kind == "convex":
+        n = draw(st.integers(3, 8))
+        steps = np.array(draw(st.lists(st.floats(0.3, 1.0), min_size=n, max_size=n)))
+        angle = 2 * np.pi * np.cumsum(steps) / steps.sum()
+        corners = np.stack((a * np.cos(angle), b * np.sin(angle)), axis=1)
+    else:
+        c, d = draw(st.floats(0.2, 0.8)), draw(st.floats(0.2, 0.8))
+        corners = np.array([[0, 0], [a, 0], [a, b * d], [a * c, b * d], [a * c, b], [0, b]])
+    turn = draw(st.floats(0, 6.3))
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return corners @ rotation.T + [draw(st.floats(-20, 20)), draw(st.floats(-20, 20))]
+
+
+@st.composite
+def rooms(draw: st.DrawFn) -> tuple[Layout, Furniture]:
+    corners = draw(outlines())
+    is_closed = draw(st.booleans())
+    lengths = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
+    openings = []
+    for wall in draw(st.lists(st.integers(0, len(corners) - 1 - (not is_closed)), max_size=3, unique=True)):
+        start, width = draw(st.floats(0, 0.5)) * lengths[wall], draw(st.floats(0.1, 0.5)) * lengths[wall]
+        openings.append(
+            (
+                draw(st.sampled_from(["door", "window", "passage"])),
+                wall,
+                start,
+                width,
+                draw(st.floats(0, 0.9)),
+                draw(st.floats(0.3, 1.5)),
+            )
+        )
+    layout = layout_of(
+        corners,
+        is_closed=is_closed,
+        guessed=tuple(draw(st.lists(st.integers(0, 7), max_size=2))),
+        floor=draw(st.sampled_from([None, -1.5, 0.0])),
+        ceiling=draw(st.sampled_from([None, 1.0, 2.4])),
+        openings=tuple(openings),
+    )
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    pieces = []
+    for k in range(draw(st.integers(0, 8))):
+        x, y = (float(low[i] + draw(st.floats(-0.1, 1.1)) * (high - low)[i]) for i in (0, 1))
+        size = tuple(draw(st.floats(0.05, 2.5)) for _ in range(3))
+        kind = draw(st.sampled_from(["table", "chair", "object", "television"]))
+        pieces.append(
+            (kind, (x, y, draw(st.floats(-1.5, 1.0))), size, draw(st.floats(-3.2, 3.2)), draw(st.integers(-2, k - 1)))
+        )
+    return layout, furniture_of(*pieces)
