@@ -38,6 +38,8 @@ WHAT_IS_MISSING = {
 }
 """Files of a package that the page shows, each with what the page lacks without it."""
 
+SHEETS = {(210, 297): "sheet a4", (297, 210): "sheet a4-wide", (297, 420): "sheet a3", (420, 297): "sheet a3-wide"}
+"""Paper in millimetres, width and height, and what page.css calls it."""
 MAKE_IT_AGAIN = "Make the package again."
 COLUMNS = ("what", "name", "value", "unit", "sigma", "note")
 """Of measurements.csv."""
@@ -141,7 +143,7 @@ def _fact(quantity: Quantity | None, unit: str) -> str:
 
 def _stage(files: Mapping[str, bytes], name: str, room: RoomDocument | None) -> str:
     """The 3D room; the picture stands in its place until it is drawn, in print, and where there is no WebGL."""
-    picture = _image(files, "preview.png", f"{name}, seen from above at a slant, without its ceiling")
+    picture = _image(files, "preview.png", f"{name}, seen from above at a slant, without its ceiling", "picture")
     if "room.glb" not in files and room is None:
         return f'<figure class="viewer"><div class="stage">{picture}</div></figure>' if picture else ""
     label = html.escape(f"3D model of {name}. Arrow keys turn it, plus and minus zoom.", quote=True)
@@ -172,14 +174,23 @@ def _notes(room: RoomDocument | None) -> str:
 
 
 def _plan(files: Mapping[str, bytes], name: str) -> str:
-    for file, title, text in (
-        ("plan.svg", "Floor plan", "Floor plan of {} to scale, with its lengths; all of them are in the table below"),
-        ("plan.png", "Floor plan", "Floor plan of {} to scale, with its lengths; all of them are in the table below"),
-        ("top.png", "From above", "{}, seen straight from above without its ceiling"),
-    ):
-        if image := _image(files, file, text.format(name)):
-            return f'<section class="card plan" aria-labelledby="p"><h2 id="p">{title}</h2>{image}</section>'
-    return ""
+    """The floor plan, else the picture from above."""
+    file = next((each for each in ("plan.svg", "plan.png", "top.png") if each in files), None)
+    if file is None:
+        return ""
+    title, alt = "Floor plan", f"Floor plan of {name} to scale, with its lengths; all of them are in the table below"
+    if file == "top.png":
+        title, alt = "From above", f"{name}, seen straight from above without its ceiling"
+    return f"""<section class="card plan {_sheet(files[file])}" aria-labelledby="p"><h2 id="p">{title}</h2>
+<div class="scroll" tabindex="0" role="region" aria-labelledby="p">{_image(files, file, alt, "plan")}</div>
+<p class="save" hidden><button type="button" id="larger" aria-pressed="false">Larger</button>
+<button type="button" data-save="plan" data-file="{file}">Save as {file}</button></p></section>"""
+
+
+def _sheet(plan: bytes) -> str:
+    """The class of an SVG that is drawn on a sheet of paper: it is printed on such a sheet, as large as it is drawn."""
+    size = re.match(rb'\s*<svg\b[^>]*?\swidth="(\d+)mm"\s+height="(\d+)mm"', plan)
+    return SHEETS.get((int(size[1]), int(size[2])), "") if size else ""
 
 
 def _tables(files: Mapping[str, bytes], problems: list[str]) -> str:
@@ -299,11 +310,11 @@ def _sigma(sigma: float, unit: str) -> str:
     return _text(f"{max(scaled, 10.0**-digits):.{digits}f} {unit}")
 
 
-def _image(files: Mapping[str, bytes], name: str, alt: str) -> str:
+def _image(files: Mapping[str, bytes], name: str, alt: str, identity: str) -> str:
     if name not in files:
         return ""
     kind = "image/svg+xml" if name.endswith(".svg") else "image/png"
-    return f'<img src="data:{kind};base64,{_base64(files[name])}" alt="{_text(alt)}">'
+    return f'<img id="{identity}" src="data:{kind};base64,{_base64(files[name])}" alt="{_text(alt)}">'
 
 
 def _save(held: str, file: str, text: str) -> str:

@@ -13,7 +13,7 @@ from geomagic_dagster.cv.room_model import RoomDocument
 
 WIDTH, DEPTH, HEIGHT = 4.0, 3.0, 2.5
 NOTHING = model.Nothing()
-PLAN = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 30"><rect width="40" height="30" fill="#fff"/><text x="5" y="15">4.00 m</text></svg>'
+PLAN = '<svg xmlns="http://www.w3.org/2000/svg" width="297mm" height="210mm" viewBox="0 0 40 30"><rect width="40" height="30" fill="#fff"/><text x="5" y="15">4.00 m</text></svg>'
 
 
 def transform(angle_rad: float, centre_xyz: tuple[float, float, float]) -> tuple[float, ...]:

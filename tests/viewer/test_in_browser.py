@@ -286,7 +286,22 @@ def test_print_shows_the_picture_and_the_plan_and_no_buttons(show):
     assert page.locator("body").evaluate("body => getComputedStyle(body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-@pytest.mark.parametrize("file", ["room.glb", "measurements.csv"])
+def test_a_plan_on_paper_is_printed_as_large_as_it_is_drawn(show):
+    page = show(rooms.package())
+    drawn(page)
+    press(page, "Larger")
+    assert page.get_by_role("img", name=re.compile("^Floor plan")).bounding_box()["width"] == pytest.approx(
+        68 * 16, abs=1
+    )
+    pages = re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", page.pdf(prefer_css_page_size=True))
+    sizes_mm = [(round(float(width) / 72 * 25.4), round(float(height) / 72 * 25.4)) for width, height in pages]
+    assert sizes_mm.count((297, 210)) == 1, sizes_mm
+    page.emulate_media(media="print")
+    box = page.get_by_role("img", name=re.compile("^Floor plan")).bounding_box()
+    assert (box["x"], box["width"] / 96 * 25.4, box["height"] / 96 * 25.4) == pytest.approx((0, 297, 210), abs=0.3)
+
+
+@pytest.mark.parametrize("file", ["room.glb", "measurements.csv", "plan.svg"])
 def test_files_are_saved_as_they_are_in_the_package(show, file):
     files = rooms.package()
     page = show(files)

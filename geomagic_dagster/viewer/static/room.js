@@ -1,8 +1,26 @@
-// The 3D room of the page: what was scanned, walls and furniture as the package says them, a tape measure.
+// The page's buttons, and the 3D room: what was scanned, walls and furniture as the package says, a tape measure.
 // Belongs here: drawing and picking. Does not belong here: what the package means (page.py), anything from a network.
 // Plain script over the global THREE (three.js beside it); lengths are metres, y is up, as in room.glb.
 (() => {
   "use strict";
+  const decoded = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+
+  for (const button of document.querySelectorAll("[data-save]")) {
+    button.parentElement.hidden = false;
+    button.addEventListener("click", () => {
+      const held = document.getElementById(button.dataset.save);
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([decoded(held.src?.split(",")[1] || held.textContent)]));
+      link.download = button.dataset.file;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+  }
+  document.getElementById("larger")?.addEventListener("click", ({ target }) => {
+    const isLarger = target.closest("section").classList.toggle("larger");
+    target.setAttribute("aria-pressed", String(isLarger));
+  });
+
   const stage = document.getElementById("stage");
   if (!stage) return; // a package without room.glb and room.json: the page says so in words
   const picture = stage.querySelector("img");
@@ -10,7 +28,6 @@
   const tools = document.getElementById("tools");
   const styles = getComputedStyle(document.documentElement);
   const read = (id) => document.getElementById(id)?.textContent;
-  const decoded = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
   const spoken = (name) => name.replace(/_(?=\d+$)/, " ");
   const only = (choice) => Object.keys(choice)[0]; // {"table": {}}: how room.json writes one of several
   const metres = (length) => `${length.toFixed(2)} m`;
@@ -392,19 +409,6 @@
     paint();
     stage.dataset.state = "ready";
   };
-
-  // --- files to keep ------------------------------------------------------------------------------
-
-  for (const button of document.querySelectorAll("[data-save]")) {
-    button.parentElement.hidden = false;
-    button.addEventListener("click", () => {
-      const link = document.createElement("a");
-      link.href = URL.createObjectURL(new Blob([decoded(read(button.dataset.save))]));
-      link.download = button.dataset.file;
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-    });
-  }
 
   start();
 })();
