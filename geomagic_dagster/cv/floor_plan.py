@@ -7,7 +7,7 @@ PNG (page.py).
 Everything is drawn from the document of room.json, so that the plan cannot say anything else. Black on white, as
 architects draw: walls filled, with their thickness outward of the measured surface (thickness is not measured: it is
 drawn as 12 cm), guessed walls dashed; a door as its leaf, a window as two lines of glass, a passage as a gap with its
-lintel dashed. Which way a door swings is not known, so no arc is drawn. The longest wall lies level on the sheet.
+lintel dashed. Which way a door swings is not known, so no arc is drawn. Most walls lie level and upright on the sheet.
 """
 
 from __future__ import annotations

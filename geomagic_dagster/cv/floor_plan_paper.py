@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomagic_dagster.cv.page import Page
+from geomagic_dagster.cv.room_document import main_direction_rad
 from geomagic_dagster.cv.room_model import RoomDocument
 
 F64 = NDArray[np.float64]
@@ -102,13 +103,11 @@ def outward(along_2: F64) -> F64:
 
 
 def level_turn(document: RoomDocument) -> F64:
-    """(2, 2), rows of (x, z) to rows on paper: the longest wall seen, else the largest box, lies level or upright."""
-    lengths = [(wall.dimensions[0] * (0.001 if wall.is_guessed else 1.0), wall) for wall in document.walls]
-    lengths += [] if lengths else [(box.dimensions[0] * box.dimensions[2], box) for box in document.boxes()]
-    if not lengths:
-        return np.eye(2)
-    longest = max(lengths, key=lambda each: each[0])[1]
-    angle = np.arctan2(longest.transform[2], longest.transform[0])  # of its x, in the plane of x and z
+    """(2, 2), rows of (x, z) to rows on paper: the walls, without any the boxes, mostly lie level and upright."""
+    lengths = [(wall, wall.dimensions[0] * (0.001 if wall.is_guessed else 1.0)) for wall in document.walls]
+    lengths = lengths or [(box, box.dimensions[0] * box.dimensions[2]) for box in document.boxes()]
+    angles = np.array([np.arctan2(each.transform[2], each.transform[0]) for each, _ in lengths])  # of x, in x and z
+    angle = main_direction_rad(angles, np.array([length for _, length in lengths]))
     angle = (angle + np.pi / 4) % (np.pi / 2) - np.pi / 4
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 

@@ -55,10 +55,11 @@ def _covering(plan: Plan, index: int) -> list[F64]:
 
 
 def _add_name(plan: Plan, index: int) -> bool:
-    """Name, width x depth and height inside of the box; False where they find no room."""
+    """Name, width x depth and, where there is room, height inside of the box; False where not even the name fits."""
     box = plan.boxes[index]
     width, height, depth = box.size_m
-    blocks = ([box.kind, f"{width:.2f} × {depth:.2f}", f"h {height:.2f}"], [f"{box.kind} {width:.2f} × {depth:.2f}"])
+    size = f"{width:.2f} × {depth:.2f}"
+    blocks = ([box.kind, size, f"h {height:.2f}"], [box.kind, size], [f"{box.kind} {size}"])
     corners = box.corners_mm_42
     sides = sorted((corners[1] - corners[0], corners[3] - corners[0]), key=lambda side: -float(np.hypot(*side)))
     for lines in blocks:
@@ -67,9 +68,11 @@ def _add_name(plan: Plan, index: int) -> bool:
             for long, short in SHIFTS:
                 middle = corners.mean(axis=0) + long * sides[0] + short * sides[1]
                 texts = _block(lines, middle, angle, box.name)
-                if all(_is_inside(text.box_mm_42, corners, 0.6) for text in texts) and all(
-                    plan.page.is_free(text.box_mm_42, _covering(plan, index)) for text in texts
-                ):
+                if not all(_is_inside(text.box_mm_42, corners, 0.6) for text in texts):
+                    if (long, short) == (0, 0):
+                        break  # if not in the middle, then nowhere
+                    continue
+                if all(plan.page.is_free(text.box_mm_42, _covering(plan, index)) for text in texts):
                     plan.page.texts += texts
                     return True
     return False

@@ -214,19 +214,21 @@ def _openings(
     return kinds["door"][2], kinds["window"][2], kinds["passage"][2]
 
 
-def longest_wall_rad(layout: Layout) -> float:
-    """Direction of the longest wall that was seen, in the plan; 0 without walls."""
-    starts, ends = wall_ends_m(layout)
-    if len(starts) == 0:
+def main_direction_rad(angle_rad_n: F64, length_n: F64) -> float:
+    """The direction, of those given, along or across which the greatest length runs (within a degree); 0 of none."""
+    if len(angle_rad_n) == 0:
         return 0.0
-    length = np.linalg.norm(ends - starts, axis=1)
-    along = (ends - starts)[np.argmax(np.where(layout.wall_is_guessed_w, 1e-3, 1.0) * length)]
-    return float(np.arctan2(along[1], along[0]))
+    off_nn = (angle_rad_n[:, None] - angle_rad_n + np.pi / 4) % (np.pi / 2) - np.pi / 4
+    along_n = (np.where(np.abs(off_nn) < np.radians(1.0), 1.0, 0.0) * length_n).sum(axis=1)
+    best = np.flatnonzero(along_n > along_n.max() - 1e-6)
+    return float(angle_rad_n[best[np.argmax(length_n[best])]])
 
 
 def _level(layout: Layout, z_m: float, name: str, down: bool, identify: Identify) -> dict[str, Any]:
     """The footprint as a surface at a height; its own z is up, or down for a ceiling."""
-    turn = longest_wall_rad(layout)
+    start_w2, end_w2 = wall_ends_m(layout)
+    edge_w2 = (end_w2 - start_w2) * np.where(layout.wall_is_guessed_w, 1e-3, 1.0)[:, None]
+    turn = main_direction_rad(np.arctan2(edge_w2[:, 1], edge_w2[:, 0]), np.linalg.norm(edge_w2, axis=1))
     x, y = np.array([np.cos(turn), np.sin(turn), 0.0]), np.array([-np.sin(turn), np.cos(turn), 0.0])
     y, z = (-y, -UP) if down else (y, UP)
     own_n2 = layout.corners_world_m_n2 @ np.stack((x, y), axis=1)[:2]
@@ -275,9 +277,10 @@ def _boxes(furniture: Furniture, identify: Identify) -> tuple[list[model.Object]
         width, depth, height = furniture.size_m_k3[k]
         width_sigma, depth_sigma, height_sigma = furniture.size_sigma_m_k3[k]
         x_sigma, y_sigma, z_sigma = furniture.centre_sigma_m_k3[k]
-        box = {
+        box: dict[str, Any] = {
             "identifier": identify(names[k]),
             "name": names[k],
+            "category": {kind: NOTHING},
             **_confidence(float(furniture.confidence_k[k])),
             "dimensions": tuple(rounded((width, height, depth))),
             "transform": _transform(own_R_33, furniture.centre_world_m_k3[k]),
@@ -291,9 +294,9 @@ def _boxes(furniture: Furniture, identify: Identify) -> tuple[list[model.Object]
             ),
         }
         if kind in model.OBJECT_KINDS:
-            objects.append(model.Object(**box, category={kind: NOTHING}))
+            objects.append(model.Object(**box))
         else:
-            others.append(model.OtherObject(**box, category={kind: NOTHING}))
+            others.append(model.OtherObject(**box))
     return objects, others
 
 

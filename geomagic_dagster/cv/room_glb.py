@@ -182,7 +182,7 @@ def _wall_with_holes(wall: Wall, document: RoomDocument) -> tuple[F64, I64]:
                 a = row * len(xs) + column
                 triangles += [(a, a + 1, a + len(xs) + 1), (a, a + len(xs) + 1, a + len(xs))]
     used, index = np.unique(np.array(triangles, np.int64).reshape(-1, 3), return_inverse=True)
-    return corners_n2[used], index.reshape(-1, 3)
+    return corners_n2[used].astype(np.float64), index.reshape(-1, 3)
 
 
 def _in_own_axes(transform: tuple[float, ...], point_room_3: Any) -> F64:

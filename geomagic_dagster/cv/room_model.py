@@ -5,8 +5,8 @@ filling them (room_document.py), drawing (floor_plan.py), the nodes in the GLB (
 
 What iOS developers know is where Apple puts it: walls, doors, windows, openings (our passages), floors, objects, each
 with identifier, category, confidence, dimensions, transform, parentIdentifier. A surface's own axes: x to the right as
-seen from the room, y up, z into the room (floor: x along the longest wall, z up; ceiling: z down); a box's: x along its
-width, y up, z along its depth. `transform` takes them to the axes of room.glb (y up), sixteen numbers by columns.
+seen from the room, y up, z into the room (floor: x along most of the walls, z up; ceiling: z down); a box's: x along
+its width, y up, z along its depth. `transform` takes them to the axes of room.glb (y up), sixteen numbers by columns.
 RoomPlan has no category for a thing of unknown class, and a decoder of its closed enumeration would stop there: such
 boxes are in `otherObjects`. Its `coreModel` (RoomPlan's own data, base64) nobody else can make: it is left out.
 
@@ -53,7 +53,10 @@ Length = Annotated[float, Field(ge=0)]
 Sigma = Annotated[float, Field(ge=0, description="Standard deviation in metres.")]
 Xyz = tuple[float, float, float]
 Dimensions = tuple[Length, Length, Length]
-Transform = Annotated[tuple[(float,) * 16], Field(description="By columns; the translation is at 12, 13 and 14.")]
+Transform = Annotated[
+    tuple[float, ...],
+    Field(min_length=16, max_length=16, description="By columns; the translation is at 12, 13 and 14."),
+]
 Identifier = Annotated[str, Field(pattern="^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$")]
 OneCase = Field(min_length=1, max_length=1)
 Confidence = Annotated[dict[Literal["high", "medium", "low"], Nothing], OneCase]

@@ -20,14 +20,17 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from geomagic_dagster.cv.containers import decode_image
-from geomagic_dagster.cv.package import PackageParams, measure_package, package
+from geomagic_dagster.cv.package import PackageParams, measure_package, package, preview_package
 from geomagic_dagster.cv.pictures import BACKGROUND_RGB, linear_to_srgb, srgb_to_linear
 from geomagic_dagster.cv.room_document import ROOM_T_WORLD_33, world_to_room
 from geomagic_dagster.cv.stage import ScanRejected, StageError, describe_stage
 from geomagic_dagster.cv.types import Furniture, Layout, Mesh, Package
 from tests.cv.hand_made_rooms import (
+    NO_FURNITURE,
+    PARTIAL,
     SOME_FURNITURE,
     WHOLE,
+    box_mesh,
     frames_of,
     poses_of,
     scan_of,
@@ -355,6 +358,35 @@ def test_manifest_says_what_the_room_is() -> None:
 def test_scan_names_of_all_kinds_survive(name: str) -> None:
     text = packed(room(), name=name).files["manifest.json"]
     assert json.loads(text.decode("utf-8"))["scan"]["name"] == name
+
+
+@pytest.mark.parametrize("furniture", [SOME_FURNITURE, NO_FURNITURE], ids=["furnished", "empty"])
+@pytest.mark.parametrize("layout", PARTIAL.values(), ids=PARTIAL)
+def test_a_room_seen_in_part_is_a_package_that_says_what_is_missing(layout: Layout, furniture: Furniture) -> None:
+    made = packed(box_mesh(), layout=layout, furniture=furniture, floor_z_m=layout.floor_z_world_m)
+    assert sorted(made.files) == FILES
+    manifest, document = manifest_of(made), json.loads(made.files["room.json"])
+    assert manifest["warnings"] == document["warnings"] != []
+    assert manifest["parts"]["walls"] == len(layout.wall_is_guessed_w)
+    assert manifest["parts"]["boxes"] == len(furniture.kind_k)
+    assert measure_package(made)["warnings"] == len(document["warnings"])
+
+
+def test_a_whole_room_has_no_warning() -> None:
+    manifest = manifest_of(packed(room()))
+    assert manifest["warnings"] == []
+    assert manifest["parts"] == {"is_closed": True, "walls": 4, "doors": 1, "windows": 1, "openings": 1, "boxes": 5}
+    assert manifest["plan"] == {"paper": "A4", "width_mm": 210.0, "height_mm": 297.0, "scale": 50, "dpi": 150}
+
+
+def test_the_assets_picture_shows_the_room_and_its_plan() -> None:
+    made = packed(room())
+    both = preview_package(made)
+    np.testing.assert_array_equal(both[:, :320], picture_of(made))
+    plan = both[:, 320:]
+    assert plan.shape == (240, round(240 * 210 / 297), 3)
+    assert (plan == 255).mean() > 0.7
+    assert (plan < 128).any()
 
 
 def test_numbers() -> None:
