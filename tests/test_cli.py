@@ -69,6 +69,7 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
     }  # fmt: skip
     assert str(package) in out
     assert "make ui" in out
+    assert f"geomagic room show '{package}'" in out
     assert all(name in out for name in ("frames", "poses", "depth", "mesh", "package"))
     assert json.loads((package / "manifest.json").read_text())["scan"]["name"] == "room with ümlaut"
 

@@ -20,12 +20,13 @@ from geomagic_dagster.cv.floor_plan_paper import PaperBox, PaperOpening, PaperWa
 from geomagic_dagster.cv.floor_plan_words import add_words, foot_of
 from geomagic_dagster.cv.page import Page, Shape
 from geomagic_dagster.cv.room_model import RoomDocument
+from geomagic_dagster.cv.stage import StageError
 
 F64 = NDArray[np.float64]
 
 A4, A3 = ("A4", 210.0, 297.0), ("A3", 297.0, 420.0)
 SHEETS = [(A4, 5), (A4, 10), (A4, 20), (A4, 50), (A3, 50), (A4, 100), (A3, 100), (A4, 200), (A3, 200), (A4, 500),
-          (A3, 500), (A4, 1000), (A3, 1000)]  # fmt: skip
+          (A3, 500), (A4, 1000), (A3, 1000), (A3, 2000), (A3, 5000), (A3, 10000)]  # fmt: skip
 """Scales of ISO 5455, the largest first; the larger sheet only where it saves the next smaller scale."""
 BORDER_MM = 10.0
 AROUND_MM = 20.0
@@ -61,7 +62,11 @@ def draw_plan(document: RoomDocument) -> Plan:
                 add_dimensions(plan)
                 add_words(plan, document, foot, BORDER_MM)
                 return plan
-    raise ValueError(f"plan: expected a room below 300 m; got {np.round(high_2 - low_2, 1).tolist()} m")
+    size = np.round(high_2 - low_2, 1).tolist()
+    raise StageError(
+        f"plan: expected a room below 2 km with fewer than 300 things in it; got {size} m, {len(document.boxes())} "
+        "things. This is a fault of the layout or the furniture stage."
+    )
 
 
 # --- walls, openings, furniture ---------------------------------------------------------------------

@@ -107,7 +107,8 @@ def _add_row(plan: Plan, wall: PaperWall, out_mm: float, segments: list[Segment]
             begin = on_line - 2.0 * wall.outward_2
         shapes.append(Shape(np.array([begin, on_line + 1.0 * wall.outward_2]), LINE_MM))
         shapes.append(Shape(np.array([on_line - stroke, on_line + stroke]), 0.35))
-    for group in (_figures(plan, wall, at_mm, segment) for segment in segments):
+    for segment in sorted(segments, key=lambda each: each[2] == ""):  # piers last
+        group = _figures(plan, wall, at_mm, segment)
         if all(plan.page.is_free(text.box_mm_42) for text in group):
             plan.page.texts += group
     return at_mm

@@ -25,7 +25,7 @@ AREA_MM, HEIGHT_MM = 5.0, 2.8
 CIRCLE_MM = 1.9
 TITLE_MM, NOTE_MM, ENTRY_MM = 4.0, 2.2, 47.0
 NOTE_LEADING = 1.5
-BAR_PARTS = 5
+BAR_PARTS, BAR_PARTS_M = 5, (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SHIFTS = sorted(
     ((0.1 * long, 0.15 * short) for long in range(-4, 5) for short in range(-2, 3)), key=lambda each: np.hypot(*each)
 )
@@ -257,7 +257,9 @@ def _add_foot(page: Page, foot: Foot, numbers: dict[str, int], border_mm: float)
 
 def _add_scale_bar(page: Page, scale: int, x_mm: float, y_mm: float) -> float:
     """Parts of a round length, black and white by turns, about 50 mm in all; the lower end of its figures."""
-    part_m = next(step for step in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if 1000 * step / scale >= 8.0)
+    part_m = next(
+        step for step in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0) if 1000 * step / scale >= 8.0
+    )
     part_mm = 1000 * part_m / scale
     for part in range(BAR_PARTS):
         a = x_mm + part * part_mm

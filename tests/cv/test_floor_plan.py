@@ -141,6 +141,7 @@ def test_walls_lie_level_or_upright_but_for_an_oblique_one() -> None:
         (14.0, "A4", 100),
         (28.0, "A4", 200),
         (45.0, "A3", 200),
+        (900.0, "A3", 5000),
     ],
 )
 def test_the_scale_is_a_standard_one_and_the_largest_that_fits(metres: float, paper: str, scale: int) -> None:
@@ -278,7 +279,10 @@ def test_any_room_gives_a_legible_plan(room: tuple[Layout, Furniture]) -> None:
     plan = draw_plan(document)
     assert overlapping(plan) == []
     svg = to_svg(plan.page)
-    assert {of for of, _ in texts_of(svg, "dimension")} <= {each.name for each in document.surfaces()}
+    openings = [each.name for each in (*document.doors, *document.windows, *document.openings)]
+    told = {of for of, _ in texts_of(svg, "dimension")}
+    assert {wall.name for wall in document.walls} <= told <= {wall.name for wall in document.walls} | set(openings)
+    assert len(texts_of(svg, "schedule")) >= len(openings), "there also stand openings too narrow for a figure"
     assert svg == to_svg(draw_plan(document_of(*room)).page)
 
 
