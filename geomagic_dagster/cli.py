@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -321,6 +322,8 @@ def _print_run(done: LocalRun) -> None:
     else:
         for file in sorted(done.package.iterdir()):
             console.print(f"  {file}  {file.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
+        room = f"The room to turn and measure:  geomagic room show {shlex.quote(str(done.package))}"
+        console.print(room, highlight=False, soft_wrap=True)
     console.print("The run with its pictures, and the stages as assets:  make ui", highlight=False)
 
 

@@ -40,7 +40,7 @@ TYPES = {
 }
 """Everything else, HTML too, is only ever downloaded."""
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-LIST_POLICY = policy(images="'self'")
+LIST_POLICY = policy(images="'self' data:")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 

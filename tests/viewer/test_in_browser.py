@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -18,7 +19,10 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from geomagic_dagster.viewer.addresses import PACKAGES
+from geomagic_dagster.viewer.folders import PackageFolder
 from geomagic_dagster.viewer.page import room_page
+from geomagic_dagster.viewer.server import room_server
 from tests.viewer import rooms
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -250,6 +254,29 @@ CONTRAST = """element => {
   const [a, b] = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
   return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
 }"""
+
+
+def test_the_served_list_leads_to_the_room_and_asks_for_nothing_else(chromium, tmp_path):
+    for name in ("one", "<i>two"):
+        (tmp_path / name).mkdir()
+        for file, content in rooms.package().items():
+            (tmp_path / name / file).write_bytes(content)
+    complaints: list[str] = []
+    with room_server({PACKAGES: PackageFolder(tmp_path)}, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        page = chromium.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda asked: None if asked.url.startswith(("data:", url)) else complaints.append(asked.url))
+        page.goto(url)
+        assert sorted(page.get_by_role("link").all_inner_texts()) == ["<i>two", "one"]
+        assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
+        assert page.locator("img").evaluate_all("all => all.every(each => each.naturalWidth === 80)")
+        page.get_by_role("link", name="<i>two").click()
+        assert colours(drawn(page)) > 30
+        page.close()
+        server.shutdown()
+    assert complaints == []
 
 
 def test_without_webgl_the_picture_is_shown_with_a_sentence(show):

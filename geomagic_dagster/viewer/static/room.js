@@ -155,6 +155,7 @@
       const doubt = wall.isGuessed ? "nobody saw this wall, it is guessed" : `confidence ${only(wall.confidence)}`;
       add(wall, layers.walls, "--wall", {
         text: length,
+        faint: 0.04,
         told: `${length} ${sigma(wall.sigma.length)} long, ${metres(height)} high; ${doubt}`,
         ...(wall.isGuessed && { dashed: true, dashSize: 0.12, gapSize: 0.1 }),
       });
