@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomagic_dagster.cv.floor_plan_dimensions import add_dimensions
-from geomagic_dagster.cv.floor_plan_paper import PaperBox, PaperOpening, PaperWall, Plan, extent_m, level_turn, on_paper
+from geomagic_dagster.cv.floor_plan_paper import (
+    LIGHT_MM,
+    PaperBox,
+    PaperOpening,
+    PaperWall,
+    Plan,
+    extent_m,
+    level_turn,
+    on_paper,
+)
 from geomagic_dagster.cv.floor_plan_words import add_words, foot_of
 from geomagic_dagster.cv.page import Page, Shape
 from geomagic_dagster.cv.room_model import RoomDocument
@@ -35,7 +44,7 @@ WALL_M = 0.12
 WALL_MM = (1.0, 5.0)
 """Least and largest thickness on paper."""
 LEAF_M = 0.04
-HEAVY_MM, MEDIUM_MM, LIGHT_MM = 0.5, 0.25, 0.13
+HEAVY_MM, MEDIUM_MM = 0.5, 0.25
 POCHE, GLASS, BOX = 90, 255, 245
 """Grey of cut walls, of what is in them, and of furniture."""
 

@@ -15,14 +15,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.floor_plan_paper import PaperWall, Plan
+from geomagic_dagster.cv.floor_plan_paper import LIGHT_MM, PaperWall, Plan
 from geomagic_dagster.cv.page import Shape, Text, overlap
 
 F64 = NDArray[np.float64]
 
 FIRST_ROW_MM, ROW_MM, GAP_MM = 7.5, 5.5, 1.2
 FIGURE_MM, PIER_MM, SIGMA_MM, TAG_MM = 2.7, 1.9, 1.8, 2.2
-STROKE_MM, LINE_MM = 1.4, 0.13
+STROKE_MM, HEAVY_STROKE_MM = 1.4, 0.35
 SAME_DIRECTION = np.cos(np.radians(1.0))
 OUTWARD_TRIES = 4
 
@@ -97,7 +97,7 @@ def _add_row(plan: Plan, wall: PaperWall, out_mm: float, segments: list[Segment]
     shapes = plan.page.shapes
     marks = sorted({edge for a, b, *_ in segments for edge in (a, b)})
     ends = [wall.start_mm_2 + edge * wall.along_2 for edge in (marks[0], marks[-1])]
-    shapes.append(Shape(np.array(ends) + at_mm * wall.outward_2, LINE_MM))
+    shapes.append(Shape(np.array(ends) + at_mm * wall.outward_2, LIGHT_MM))
     stroke = 0.5 * STROKE_MM * (wall.along_2 + wall.outward_2)
     for mark in marks:
         foot = wall.start_mm_2 + mark * wall.along_2
@@ -105,8 +105,8 @@ def _add_row(plan: Plan, wall: PaperWall, out_mm: float, segments: list[Segment]
         begin = foot + (plan.thickness_mm + GAP_MM) * wall.outward_2
         if any(overlap(np.array([begin, on_line]), each.body_mm_42) for each in plan.walls):  # not through a wall
             begin = on_line - 2.0 * wall.outward_2
-        shapes.append(Shape(np.array([begin, on_line + 1.0 * wall.outward_2]), LINE_MM))
-        shapes.append(Shape(np.array([on_line - stroke, on_line + stroke]), 0.35))
+        shapes.append(Shape(np.array([begin, on_line + 1.0 * wall.outward_2]), LIGHT_MM))
+        shapes.append(Shape(np.array([on_line - stroke, on_line + stroke]), HEAVY_STROKE_MM))
     for segment in sorted(segments, key=lambda each: each[2] == ""):  # piers last
         group = _figures(plan, wall, at_mm, segment)
         if all(plan.page.is_free(text.box_mm_42) for text in group):

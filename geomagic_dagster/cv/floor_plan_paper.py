@@ -17,6 +17,8 @@ from geomagic_dagster.cv.room_model import RoomDocument
 
 F64 = NDArray[np.float64]
 
+LIGHT_MM = 0.13
+"""Width of the thinnest lines."""
 ABOVE_M = 1.2
 """What begins higher above the floor is over the cut through the room."""
 SHARPEST = 0.4

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geomagic_dagster.cv.floor_plan_dimensions import readable_deg, with_sigma
-from geomagic_dagster.cv.floor_plan_paper import Plan
-from geomagic_dagster.cv.page import BOLD, CAPITAL, Page, Shape, Text, wrapped
+from geomagic_dagster.cv.floor_plan_paper import LIGHT_MM, Plan
+from geomagic_dagster.cv.page import BOLD, CAPITAL, REGULAR, Page, Shape, Text, wrapped
 from geomagic_dagster.cv.room_model import Quantity, RoomDocument
 
 F64 = NDArray[np.float64]
@@ -23,7 +23,7 @@ F64 = NDArray[np.float64]
 NAME_MM, SIZE_MM, NUMBER_MM, LEADING = 2.4, 2.0, 2.2, 1.35
 AREA_MM, HEIGHT_MM = 5.0, 2.8
 CIRCLE_MM = 1.9
-TITLE_MM, NOTE_MM, ENTRY_MM = 4.0, 2.2, 47.0
+TITLE_MM, NOTE_MM, ENTRY_MM = 3.2, 2.2, 47.0
 NOTE_LEADING = 1.5
 BAR_PARTS, BAR_PARTS_M = 5, (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SHIFTS = sorted(
@@ -111,10 +111,10 @@ def _add_number(plan: Plan, index: int, number: str) -> None:
             continue
         if not is_in:
             away = (at - middle) / max(np.hypot(*(at - middle)), 1e-9)
-            page.shapes.append(Shape(np.array([middle, at - CIRCLE_MM * away]), 0.13, of=box.name))
+            page.shapes.append(Shape(np.array([middle, at - CIRCLE_MM * away]), LIGHT_MM, of=box.name))
         turns = np.linspace(0, 2 * np.pi, 32, endpoint=False)
         circle = at + CIRCLE_MM * np.stack((np.cos(turns), np.sin(turns)), axis=1)
-        page.shapes.append(Shape(circle, 0.13, closed=True, fill=255, of=box.name))
+        page.shapes.append(Shape(circle, LIGHT_MM, closed=True, fill=255, of=box.name))
         place = (float(at[0]), float(at[1] + 0.5 * CAPITAL * NUMBER_MM))
         page.texts.append(Text(number, place, NUMBER_MM, "middle", of=box.name, what="number"))
         page.kept_clear.append(at + square)
@@ -238,8 +238,8 @@ def _size(opening: object) -> str:
 
 def _add_foot(page: Page, foot: Foot, numbers: dict[str, int], border_mm: float) -> None:
     y = page.height_mm - border_mm - foot.height_mm
-    page.shapes.append(Shape(np.array([[border_mm, y], [page.width_mm - border_mm, y]]), 0.25))
-    page.texts.append(Text(foot.title, (border_mm, y + 5.5), TITLE_MM * 0.8, weight=BOLD, what="title"))
+    page.shapes.append(Shape(np.array([[border_mm, y], [page.width_mm - border_mm, y]]), 2 * LIGHT_MM))
+    page.texts.append(Text(foot.title, (border_mm, y + 5.5), TITLE_MM, weight=BOLD, what="title"))
     y = _add_scale_bar(page, foot.scale, border_mm, y + 8.0) + 4.0
     entries = [entry for _, entry in foot.openings]
     entries += [f"{number} {dict(foot.boxes)[name]}" for name, number in sorted(numbers.items(), key=lambda n: n[1])]
@@ -251,7 +251,7 @@ def _add_foot(page: Page, foot: Foot, numbers: dict[str, int], border_mm: float)
         page.texts.append(Text(entry, at, NOTE_MM, what="schedule"))
     y += rows * NOTE_LEADING * NOTE_MM + (1.5 if rows else 0.0)
     for line, what in [*((note, "note") for note in foot.notes), *((warning, "warning") for warning in foot.warnings)]:
-        page.texts.append(Text(line, (border_mm, y), NOTE_MM, weight=BOLD if what == "warning" else 400, what=what))
+        page.texts.append(Text(line, (border_mm, y), NOTE_MM, weight=BOLD if what == "warning" else REGULAR, what=what))
         y += NOTE_LEADING * NOTE_MM
 
 
@@ -264,7 +264,7 @@ def _add_scale_bar(page: Page, scale: int, x_mm: float, y_mm: float) -> float:
     for part in range(BAR_PARTS):
         a = x_mm + part * part_mm
         corners = np.array([[a, y_mm], [a + part_mm, y_mm], [a + part_mm, y_mm + 1.2], [a, y_mm + 1.2]])
-        page.shapes.append(Shape(corners, 0.13, closed=True, fill=0 if part % 2 == 0 else 255, of="scale bar"))
+        page.shapes.append(Shape(corners, LIGHT_MM, closed=True, fill=0 if part % 2 == 0 else 255, of="scale bar"))
     for part in range(BAR_PARTS + 1):
         figure = f"{part * part_m:g}" + (" m" if part == BAR_PARTS else "")
         at = (x_mm + part * part_mm, y_mm + 3.6)

@@ -21,7 +21,6 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-SCHEMA_VERSION = 1
 SCHEMA_ID = "urn:geomagic:room:1"
 
 ObjectKind = Literal[
