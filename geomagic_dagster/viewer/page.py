@@ -43,6 +43,8 @@ SHEETS = {(210, 297): "sheet a4", (297, 210): "sheet a4-wide", (297, 420): "shee
 MAKE_IT_AGAIN = "Make the package again."
 COLUMNS = ("what", "name", "value", "unit", "sigma", "note")
 """Of measurements.csv."""
+MOST_COLUMNS = 3
+"""Of numbers beside each other: more do not fit on a phone."""
 UNITS = {"m2": "m²", "m3": "m³"}
 SCRIPTS = ("three.js", "room.js")
 Json = dict[str, Any]
@@ -99,7 +101,7 @@ def _hashes(contents: Iterable[str]) -> str:
     return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
 
-def policy(scripts: Iterable[str] = (), images: str = "data:") -> str:
+def security_policy(scripts: Iterable[str] = (), images: str = "data:") -> str:
     """A Content-Security-Policy: our own style, these scripts, images from `images`, and nothing else from anywhere."""
     run = _hashes(static(each) for each in scripts) or "'none'"
     return (
@@ -108,7 +110,7 @@ def policy(scripts: Iterable[str] = (), images: str = "data:") -> str:
     )
 
 
-POLICY = policy(SCRIPTS)
+POLICY = security_policy(SCRIPTS)
 
 
 # --- the parts of the page ------------------------------------------------------------------------------
@@ -130,11 +132,6 @@ def _facts(room: RoomDocument | None) -> str:
     ]
     rows = "".join(f"<div><dt>{title}</dt><dd>{value}</dd></div>" for title, value in facts if value)
     return f'<dl class="facts">{rows}</dl>'
-
-
-def _spoken(text: str) -> str:
-    """Names of elements as a person reads them: wall_0 becomes wall 0."""
-    return re.sub(r"_(?=\d+\b)", " ", text)
 
 
 def _fact(quantity: Quantity | None, unit: str) -> str:
@@ -207,20 +204,32 @@ def _tables(files: Mapping[str, bytes], problems: list[str]) -> str:
     things = [(name, list(of_it)) for name, of_it in groupby(rows, lambda row: row["name"])]
     tables = []
     for measured, alike in groupby(things, lambda thing: [row["what"] for row in thing[1]]):
-        head = "".join(f'<th scope="col">{_text(what)}</th>' for what in measured)
-        body = "".join(_line(name, of_it) for name, of_it in alike)
-        tables.append(f'<table><thead><tr><th scope="col">name</th>{head}</tr></thead><tbody>{body}</tbody></table>')
+        if len(measured) > MOST_COLUMNS:  # the room itself: a row a measurement
+            for name, of_it in alike:
+                body = "".join(_row(row["what"], row["note"], [row]) for row in of_it)
+                tables.append(_one_table([_spoken(name), ""], body))
+        else:
+            body = "".join(_row(name, _notes_of(of_it), of_it) for name, of_it in alike)
+            tables.append(_one_table(["name", *measured], body))
     save = _save("table-csv", "measurements.csv", "Save as measurements.csv")
     return f"""<section class="card" aria-labelledby="m"><h2 id="m">Measurements</h2>
 <div class="scroll" tabindex="0" role="region" aria-labelledby="m">{"".join(tables)}</div>{save}</section>"""
 
 
-def _line(name: str, measurements: list[dict[str, str]]) -> str:
+def _one_table(head: list[str], body: str) -> str:
+    cells = "".join(f'<th scope="col">{_text(each)}</th>' if each else "<td></td>" for each in head)
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _row(name: str, notes: str, measurements: list[dict[str, str]]) -> str:
     """A row of a table: what it is called, with what is to be said of it, and each measurement."""
-    notes = "; ".join(dict.fromkeys(part for row in measurements for part in row["note"].split("; ") if part))
     cells = "".join(f"<td>{_measurement(row)}</td>" for row in measurements)
     note = f" <small>{_text(_spoken(notes))}</small>" if notes else ""
     return f'<tr><th scope="row">{_text(_spoken(name))}{note}</th>{cells}</tr>'
+
+
+def _notes_of(measurements: list[dict[str, str]]) -> str:
+    return "; ".join(dict.fromkeys(part for row in measurements for part in row["note"].split("; ") if part))
 
 
 def _measurement(row: dict[str, str]) -> str:
@@ -302,6 +311,11 @@ def _text(value: Any) -> str:
 def _quantity(value: float, sigma: float | None, unit: str) -> str:
     spread = "" if sigma is None else f' <small class="spread">± {_sigma(sigma, unit)}</small>'
     return f"{value:.2f}\u00a0<small>{_text(unit)}</small>{spread}"
+
+
+def _spoken(text: str) -> str:
+    """Names of elements as a person reads them: wall_0 becomes wall 0."""
+    return re.sub(r"_(?=\d+\b)", " ", text)
 
 
 def _sigma(sigma: float, unit: str) -> str:

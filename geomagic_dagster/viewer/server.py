@@ -26,7 +26,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES, page_path
-from geomagic_dagster.viewer.page import POLICY, document, policy, room_page, scan_name
+from geomagic_dagster.viewer.page import POLICY, document, room_page, scan_name, security_policy
 
 TYPES = {
     ".glb": "model/gltf-binary",
@@ -40,7 +40,7 @@ TYPES = {
 }
 """Everything else, HTML too, is only ever downloaded."""
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-LIST_POLICY = policy(images="'self' data:")
+LIST_POLICY = security_policy(images="'self' data:")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -73,7 +73,7 @@ def answer(shelves: Mapping[str, Shelf], target: str) -> Answer:
     if files is None:
         return _not_found(f"There is no room {parts[1]!r} in {parts[0]}; it was removed, or never published.")
     if len(parts) == 2:  # without its last slash
-        to = page_path(parts[0], parts[1])
+        to = page_path(parts[0], parts[1]).split("/", 2)[2]  # relative: a proxy may have put something before it
         return Answer(HTTPStatus.MOVED_PERMANENTLY, b"", headers=(("Location", to),))
     name = parts[2]
     if name == "":
@@ -163,7 +163,10 @@ def room_server(shelves: Mapping[str, Shelf], host: str, port: int) -> Threading
 
 
 def _host(header: str) -> str:
-    return urlsplit(f"//{header}").hostname or ""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _name(files: Mapping[str, bytes], parts: list[str]) -> str:
@@ -174,7 +177,7 @@ def _name(files: Mapping[str, bytes], parts: list[str]) -> str:
 def _list(shelf: Shelf) -> bytes:
     rooms = []
     for name in shelf.names():
-        path = page_path(PACKAGES, name)
+        path = page_path(PACKAGES, name)[1:]
         rooms.append(
             f'<li><a href="{path}"><img src="{path}preview.png" alt="" loading="lazy">'
             f"<span>{html.escape(name)}</span></a></li>"
@@ -188,6 +191,5 @@ def _not_found(sentence: str) -> Answer:
 
 
 def _sentence(status: HTTPStatus, sentence: str) -> Answer:
-    main = f'<p>{html.escape(sentence)}</p><p><a href="/">All rooms</a></p>'
-    body = f"<header><h1>{status.phrase}</h1></header><main>{main}</main>"
+    body = f"<header><h1>{status.phrase}</h1></header><main><p>{html.escape(sentence)}</p></main>"
     return Answer(status, document(status.phrase, body, LIST_POLICY))

@@ -132,7 +132,8 @@ def package(**instead: bytes | None) -> dict[str, bytes]:
     grey = encode_png(np.full((60, 80, 3), 128, np.uint8))
     csv = (
         "what,name,value,unit,sigma,confidence,note\n"
-        "area,room,12,m2,0.03,,\n"
+        "area,room,12,m2,0.03,,\nperimeter,room,14,m,,,\nceiling height,room,2.5,m,0.003,,\nvolume,room,30,m3,0.1,,\n"
+        "width,table_0,1.2,m,0.02,0.9,\nheight,table_0,0.74,m,0.01,0.9,\ndepth,table_0,0.8,m,0.025,0.9,\n"
         "length,wall_0,4,m,0.006,0.9,\nheight,wall_0,2.5,m,0.003,0.9,\n"
         'length,wall_3,3,m,0.006,0,"guessed, not seen"\nheight,wall_3,2.5,m,0.003,0,"guessed, not seen"\n'
     )

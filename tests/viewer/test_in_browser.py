@@ -222,6 +222,8 @@ def test_on_a_phone_nothing_is_wider_than_the_phone(show, scheme, files):
         drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
     assert page.evaluate("document.querySelector('.scroll')?.scrollWidth ?? 0") <= PHONE[0]
+    overflowing = "all => all.filter(each => each.scrollWidth > each.clientWidth).map(each => each.textContent)"
+    assert page.locator("td, th").evaluate_all(overflowing) == []
     for button in page.get_by_role("button").filter(visible=True).all():
         size = button.bounding_box()
         assert size["height"] >= 40 or "label" in str(button.get_attribute("class")), "a thumb's size"

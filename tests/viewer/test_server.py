@@ -100,8 +100,8 @@ def test_the_list_names_every_room_once_with_its_picture(ask):
     status, _, body = ask("/")
     assert status == 200
     for name in ODD_NAMES:
-        assert body.count(f'<a href="{page_path(PACKAGES, name)}">'.encode()) == 1
-        assert body.count(f'<img src="{page_path(PACKAGES, name)}preview.png"'.encode()) == 1
+        assert body.count(f'<a href="{page_path(PACKAGES, name)[1:]}">'.encode()) == 1
+        assert body.count(f'<img src="{page_path(PACKAGES, name)[1:]}preview.png"'.encode()) == 1
     assert body.count(b"<li>") == len(ODD_NAMES), "no link, nothing half written, no record of a run"
     assert b"<b></span>" not in body
 
@@ -204,10 +204,12 @@ def test_html_in_a_package_is_only_downloaded_and_a_plan_runs_no_script(ask):
 
 def test_an_address_without_its_last_slash_is_led_on(ask):
     status, headers, _ = ask("/packages/Wohnk%C3%BCche%202.%20Stock")
-    assert (status, headers["Location"]) == (301, "/packages/Wohnk%C3%BCche%202.%20Stock/")
+    assert (status, headers["Location"]) == (301, "Wohnk%C3%BCche%202.%20Stock/")
 
 
-@pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("localhost", 200), ("127.0.0.1", 200), ("", 421)])
+@pytest.mark.parametrize(
+    ("host", "status"), [("evil.example", 421), ("localhost", 200), ("127.0.0.1", 200), ("", 421), ("[", 421)]
+)
 def test_a_page_elsewhere_that_took_this_address_is_not_answered(ask, host, status):
     assert ask("/", host=host)[0] == status
 
