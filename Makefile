@@ -10,7 +10,7 @@ BIN := .venv/bin
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
 export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
 
-.PHONY: help run ui test lint bench lock setup setup-dev setup-browser clean
+.PHONY: help run ui test lint bench lock viewer setup setup-dev setup-browser clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -56,6 +56,10 @@ setup-browser:  ## install Chromium for the browser tests where this machine can
 
 lock:  ## pin every dependency anew (pip-tools, in a throwaway environment)
 	@bash deploy/lock.sh
+
+viewer:  ## bundle three.js into the room's page anew, as deploy/viewer/package-lock.json pins it (npm)
+	@cd deploy/viewer && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build -- --outfile=../../geomagic_dagster/viewer/static/three.js
+	@cp deploy/viewer/node_modules/three/LICENSE geomagic_dagster/viewer/static/three.LICENSE
 
 clean:  ## remove .venv and .home
 	@rm -rf .venv .home

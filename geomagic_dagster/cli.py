@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +31,10 @@ scan_app = typer.Typer(no_args_is_help=True, help="Look at room scans, and make 
 inbox_app = typer.Typer(no_args_is_help=True, help="What waits, and what was put aside.")
 corpus_app = typer.Typer(no_args_is_help=True, help="The known scans that changes are judged on.")
 app.add_typer(scan_app, name="scan")
+room_app = typer.Typer(no_args_is_help=True, help="Look at finished rooms.")
 app.add_typer(corpus_app, name="corpus")
 app.add_typer(inbox_app, name="inbox")
+app.add_typer(room_app, name="room")
 
 REMEDIES = {
     errno.ENOSPC: "Free some space, or point GEOMAGIC_HOME at another disk.",
@@ -74,19 +77,25 @@ def run(
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
-    intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3001,
+    rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
+    intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
 ) -> None:
-    """The whole installation on this machine: webserver, daemon, code servers, warm processes, intake."""
+    """The whole installation on this machine: webserver, daemon, code servers, warm processes, rooms, intake."""
     from dagster import DagsterInstance
 
     from geomagic_dagster.jobs.local_run import REPOSITORY
-    from geomagic_dagster.launching.serve import serve
+    from geomagic_dagster.launching.serve import Ports, serve
 
     dagster_home, inbox = _homes()
     inbox.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
-        print(f"http://{host}:{port}   uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME", file=sys.stderr)
-    serve(REPOSITORY / "workspace.yaml", dagster_home, host, port, intake_port)
+        print(
+            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
+            f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
+            file=sys.stderr,
+        )
+    serve(REPOSITORY / "workspace.yaml", dagster_home, host, Ports(port, rooms_port, intake_port))
 
 
 @app.command()
@@ -96,7 +105,7 @@ def intake(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine need a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3002,
 ) -> None:
     """Take uploads in: into the inbox, and their runs started at once. GEOMAGIC_INTAKE_TOKEN guards HTTP."""
     from geomagic_dagster.launching.intake_server import send_path, serve
@@ -269,6 +278,81 @@ def logs(
             print(line, flush=True)
 
 
+@room_app.command()
+def show(
+    package: Annotated[str, typer.Argument(help="The folder of a package, or the name of a published one.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write the page; default: beside the package.")] = None,
+    is_opened: Annotated[bool, typer.Option("--open/--no-open", help="Open it in the browser.")] = True,
+) -> None:
+    """Write the page of a room, one HTML file that needs no network, and open it in the browser."""
+    with _plain_errors():
+        from geomagic_dagster.cv.stage import ScanRejected
+        from geomagic_dagster.viewer.folders import package_at
+        from geomagic_dagster.viewer.page import room_page
+
+        folder = Path(package)
+        if not folder.is_dir():
+            from geomagic_dagster.definitions import places_from
+
+            folder = Path(places_from(os.environ).packages) / package
+        if not folder.is_dir():
+            raise ScanRejected(
+                package,
+                expected="the folder of a package, or the name of one",
+                received=f"no such folder here or in {folder.parent}",
+                do="`geomagic run` makes a package of a scan and prints its folder.",
+            )
+        folder = folder.resolve()
+        page = (output or folder.with_name(f"{folder.name}.html")).absolute()
+        content = room_page(package_at(folder), folder.name)
+        try:
+            page.write_bytes(content)
+        except OSError as error:
+            do = "Name another place with --output."
+            raise ScanRejected(
+                str(page), expected="to write here", received=str(error.strerror or error), do=do
+            ) from error
+    print(page)
+    if is_opened:
+        import webbrowser
+
+        if not webbrowser.open(page.as_uri()):
+            print("No browser could be started here: open this file in one.", file=sys.stderr)
+
+
+@room_app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
+    until_parent_ends: Annotated[bool, typer.Option("--until-parent-ends", hidden=True)] = False,
+) -> None:
+    """Serve the pages of finished rooms to this machine's browsers; `geomagic ui` does so too."""
+    import threading
+    import time
+
+    from geomagic_dagster.definitions import places_from
+    from geomagic_dagster.resources.shelf import StoreShelf
+    from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
+    from geomagic_dagster.viewer.folders import PackageFolder
+    from geomagic_dagster.viewer.server import room_server
+
+    parent = os.getppid()
+    places = places_from(os.environ)
+    shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store())}
+    try:
+        server = room_server(shelves, host, port)
+    except OSError as error:
+        reason = f"expected a free port for the pages of rooms; got: {error.strerror or error}"
+        print(f"{host}:{port}: {reason}. Is `geomagic ui` running already? Choose another port.", file=sys.stderr)
+        raise typer.Exit(2) from None
+    with server:
+        print(f"http://{host}:{server.server_address[1]}   rooms: {places.packages}", flush=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with suppress(KeyboardInterrupt):
+            while not until_parent_ends or os.getppid() == parent:
+                time.sleep(0.5)
+
+
 @corpus_app.command()
 def add(
     path: Annotated[
@@ -358,6 +442,8 @@ def _print_run(done: LocalRun) -> None:
     else:
         for file in sorted(done.package.iterdir()):
             console.print(f"  {file}  {file.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
+        room = f"The room to turn and measure:  geomagic room show {shlex.quote(str(done.package))}"
+        console.print(room, highlight=False, soft_wrap=True)
     console.print("The run with its pictures, and the stages as assets:  make ui", highlight=False)
 
 

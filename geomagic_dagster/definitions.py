@@ -8,6 +8,7 @@ code location stays small and answers at once.
     GEOMAGIC_RELEASE     the name of this release (default: latest)
     GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
     GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_FAILED, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
+    GEOMAGIC_ROOMS_URL   where browsers find the pages of rooms (default: http://127.0.0.1:3001)
     GEOMAGIC_DEVICE      where tensors live (default: CUDA where there is one)
 """
 
@@ -45,6 +46,7 @@ VARIABLES = {
     "GEOMAGIC_FAILED": "failed",
     "GEOMAGIC_PACKAGES": "packages",
     "GEOMAGIC_CORPUS": "corpus",
+    "GEOMAGIC_ROOMS_URL": "rooms_url",
     "GEOMAGIC_DEVICE": "device",
 }
 
@@ -57,7 +59,7 @@ def places_from(environment: Mapping[str, str]) -> Places:
     """The places that the environment names; folders become absolute, since steps run in other processes."""
     home = home_from(environment)
     said = {field: environment[variable] for variable, field in VARIABLES.items() if environment.get(variable)}
-    folders = {name: said[name] for name in said if name not in ("device",) and "://" not in said[name]}
+    folders = {name: said[name] for name in said if name not in ("device", "rooms_url") and "://" not in said[name]}
     return Places.in_home(
         home, **said | {name: str(Path(path).expanduser().absolute()) for name, path in folders.items()}
     )

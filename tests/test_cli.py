@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,7 @@ def geomagic(tmp_path):
 def test_help_names_every_command_and_loads_nothing_heavy(geomagic):
     code, out, _ = geomagic("--help")
     assert code == 0
-    assert all(command in out for command in ("run", "ui", "stages", "scan", "corpus"))
+    assert all(command in out for command in ("run", "ui", "stages", "scan", "corpus", "room"))
     heavy = ["dagster", "torch", "kornia", "cv2", "numba", "pydantic", "numpy"]
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys, geomagic_dagster.cli; print([m for m in {heavy} if m in sys.modules])"],
@@ -61,9 +64,12 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
     code, out, err = geomagic("run", scan)
     assert code == 0, err
     package = tmp_path / "a home" / "packages" / "room with ümlaut"
-    assert {path.name for path in package.iterdir()} == {"room.glb", "preview.png", "top.png", "manifest.json"}
+    assert {path.name for path in package.iterdir()} == {
+        "room.glb", "room.json", "plan.svg", "plan.png", "measurements.csv", "preview.png", "top.png", "manifest.json"
+    }  # fmt: skip
     assert str(package) in out
     assert "make ui" in out
+    assert f"geomagic room show '{package}'" in out
     assert all(name in out for name in ("frames", "poses", "depth", "mesh", "package"))
     assert json.loads((package / "manifest.json").read_text())["scan"]["name"] == "room with ümlaut"
 
@@ -74,6 +80,84 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
     code, _, err = geomagic("scan", "make-up", scan)
     assert code == 2
     assert "expected a folder that is not there yet. Choose another, or remove it first." in err
+
+
+@pytest.fixture
+def package(tmp_path) -> Path:
+    """A published package, as little as one may be."""
+    package = tmp_path / "a home" / "packages" / "my room"
+    package.mkdir(parents=True)
+    (package / "manifest.json").write_text("{}")
+    return package
+
+
+def test_a_room_is_shown_by_its_folder_or_its_name_in_one_file_beside_it(geomagic, package, tmp_path):
+    beside = package.with_name("my room.html")
+    for which in (package, f"{package}/", "my room"):
+        code, out, err = geomagic("room", "show", which, "--no-open")
+        assert (code, out.strip(), err) == (0, str(beside), "")
+        assert "<h1>my room</h1>" in beside.read_text()
+        beside.unlink()
+    elsewhere = tmp_path / "page.html"
+    assert geomagic("room", "show", "my room", "--no-open", "--output", elsewhere)[1].strip() == str(elsewhere)
+    assert elsewhere.is_file() and not beside.exists()
+    assert [path.name for path in package.iterdir()] == ["manifest.json"]
+
+
+def test_showing_a_room_opens_the_browser_on_its_file(geomagic, package, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text(f"#!/bin/sh\necho \"$1\" > '{tmp_path}/opened'\n")
+    browser.chmod(0o755)
+    code, out, _ = geomagic("room", "show", package, BROWSER=f"{browser} %s")
+    assert code == 0
+    assert (tmp_path / "opened").read_text().strip() == Path(out.strip()).as_uri()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("nothing",), ("nothing: expected the folder of a package, or the name of one", "packages", "`geomagic run`")),
+        (("..",), ("expected a package: a folder with room.glb", "`geomagic run`")),
+        (("my room", "--output", "no/such/folder/page.html"), ("page.html: expected to write here", "--output")),
+    ],
+    ids=["no such package", "a folder that is none", "nowhere to write"],
+)
+def test_a_room_that_cannot_be_shown_ends_with_one_sentence_and_exit_code_2(geomagic, package, arguments, words):
+    code, out, err = geomagic("room", "show", *arguments, "--no-open")
+    assert (code, out) == (2, "")
+    assert all(word in err for word in words)
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_rooms_are_served_until_the_parent_ends_and_a_taken_port_is_said(geomagic, package, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    # A parent that starts the server as `geomagic ui` does, waits for its first line, and ends.
+    program = (
+        "import subprocess, sys\n"
+        "served = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE)\n"
+        "print(served.stdout.readline().decode(), end='', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [GEOMAGIC, "room", "serve", "--port", port, "--until-parent-ends"]
+    environment = os.environ | {"GEOMAGIC_HOME": str(tmp_path / "a home")}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    )
+    try:
+        assert parent.stdout.readline().startswith(f"http://127.0.0.1:{port}".encode())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/packages/my%20room/", timeout=20) as page:
+            assert b"<h1>my room</h1>" in page.read()
+        code, _, err = geomagic("room", "serve", "--port", port)
+        assert code == 2
+        assert f"127.0.0.1:{port}: expected a free port" in err
+    finally:
+        parent.communicate(timeout=20)
+    deadline = time.monotonic() + 30
+    while socket.socket().connect_ex(("127.0.0.1", int(port))) == 0:
+        assert time.monotonic() < deadline, "the server outlives its parent"
+        time.sleep(0.1)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ def test_the_environment_says_where_everything_lies(tmp_path):
     assert places_from({}).inbox == str(Path(".home").absolute() / "inbox")
     assert places_from({"GEOMAGIC_INBOX": "in"}).inbox == str(Path("in").absolute())
     assert places_from({}).device is None
+    assert places_from({}).rooms_url == "http://127.0.0.1:3001"
+    assert places_from({"GEOMAGIC_ROOMS_URL": "rooms.example/r"}).rooms_url == "rooms.example/r", "no folder"
     assert (release_from({}), release_from({"GEOMAGIC_RELEASE": "1.0"})) == ("latest", "1.0")
 
 

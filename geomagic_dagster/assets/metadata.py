@@ -21,12 +21,19 @@ THUMBNAIL_PX = 320
 """Longest side: pictures live in the event log."""
 
 
-def shown(made: Made, picture_rgb_hw3: NDArray[np.uint8] | None, out_of_range: tuple[str, ...] = ()) -> dict[str, Any]:
+def shown(
+    made: Made,
+    picture_rgb_hw3: NDArray[np.uint8] | None,
+    out_of_range: tuple[str, ...] = (),
+    page_url: str | None = None,
+) -> dict[str, Any]:
     """Metadata of a materialization or an op's output, the picture first. Dagster plots floats."""
     artefact, outcome = made.artefact, made.outcome
     metadata: dict[str, Any] = {}
     if picture_rgb_hw3 is not None:
         metadata["thumbnail"] = MetadataValue.md(thumbnail_md(artefact.stage, picture_rgb_hw3))
+    if page_url is not None:
+        metadata["room"] = MetadataValue.url(page_url)
     metadata |= {
         name: MetadataValue.float(number) for name, number in artefact.numbers.items() if math.isfinite(number)
     }

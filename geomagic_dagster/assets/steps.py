@@ -27,7 +27,9 @@ from geomagic_dagster.guardrails.tags import RECOMPUTE_TAG
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.reuse import make_or_reuse, trusted
 from geomagic_dagster.resources.scan_source import read_upload
+from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,8 @@ def make_step(request: StepRequest, log: Logger) -> StepResult:
     saved = made.artefact if made.artefact.is_saved else store.save(made.artefact)
     picture = request.stage.preview_rgb_hw3(made.artefact.value)
     out_of_range = numbers_out_of_range(request.stage, saved.numbers)
-    return StepResult(saved.stage, saved.identity, shown(made, picture, out_of_range))
+    page_url = places.rooms_url + page_path(ARTEFACTS, saved.identity) if saved.stage == PACKAGE else None
+    return StepResult(saved.stage, saved.identity, shown(made, picture, out_of_range, page_url))
 
 
 def read_step(request: StepRequest, log: Logger) -> StepResult:

@@ -68,7 +68,10 @@ def _rebuild_rejection(place: str, expected: str, received: str, do: str) -> Sca
 
 
 class StageError(Exception):
-    """A stage is declared wrongly; the message says which file, what is wrong, and what to write."""
+    """A stage is declared wrongly, or was handed what breaks its contract; the message says where, and what to do.
+
+    Never retried: the same code does the same again.
+    """
 
 
 class Params(BaseModel):

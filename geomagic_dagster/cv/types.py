@@ -240,6 +240,6 @@ class Furniture:
 
 @dataclass(frozen=True, eq=False)
 class Package:
-    """What the person receives: room.glb, pictures of it, manifest.json."""
+    """What the person receives: room.glb, room.json, floor plan, measurements, pictures, manifest.json."""
 
     files: Files

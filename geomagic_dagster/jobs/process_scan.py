@@ -41,6 +41,7 @@ from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.viewer.addresses import PACKAGES, page_path
 
 JOB = "process_scan"
 RESULT = "package"
@@ -144,7 +145,12 @@ def publish_op(release: str) -> OpDefinition:
             else:
                 with disk_in_words(f"{upload}", f"to move it to {places.done}"):
                     moved_to = move_to_done(upload, inbox, Path(places.done))
-        return Output(None, metadata={"package": MetadataValue.path(folder), "upload": str(moved_to or upload)})
+        metadata = {
+            "room": MetadataValue.url(places.rooms_url + page_path(PACKAGES, folder.name)),
+            "package": MetadataValue.path(folder),
+            "upload": str(moved_to or upload),
+        }
+        return Output(None, metadata=metadata)
 
     return publish
 

@@ -24,6 +24,7 @@ class Places(ConfigurableResource):
     failed: str = Field(description="Uploads that the platform failed on, for a person to look at.")
     packages: str = Field(description="What people receive.")
     corpus: str = Field(description="Room scans that researchers measure their steps on.")
+    rooms_url: str = Field("http://127.0.0.1:3001", description="Where `geomagic room serve` answers browsers.")
     device: str | None = Field(
         None, description='Where tensors live: "cpu", "cuda:0"; CUDA where there is one if unset.'
     )

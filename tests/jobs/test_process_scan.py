@@ -67,7 +67,11 @@ def test_an_upload_becomes_a_package_and_leaves_the_inbox(toys, instance):
     assert (record["run_id"], record["release"]) == (result.run_id, "latest")
     assert not upload.exists()
     assert (Path(toys.places.done) / "Küche 2. Stock" / "scan.json").is_file()
-    assert metadata(result, "publish") == {"package": str(package), "upload": str(Path(toys.places.done) / upload.name)}
+    assert metadata(result, "publish") == {
+        "room": "http://127.0.0.1:3001/packages/K%C3%BCche%202.%20Stock/",
+        "package": str(package),
+        "upload": str(Path(toys.places.done) / upload.name),
+    }
 
 
 def test_outputs_show_numbers_settings_cost_and_a_small_picture(toys, instance):
