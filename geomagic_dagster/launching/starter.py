@@ -245,7 +245,7 @@ class Starter:
                     self._be_worker(connection, arguments)
                 self.workers[pid] = run_id
                 log.info("run %s: worker %d", run_id, pid)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("a request that is none, or whose asker is gone: %r", error)
 
     def _be_worker(self, connection: socket.socket, arguments: list[str]) -> None:
