@@ -119,10 +119,9 @@ def intake(
         return
     worst = 0
     for path in paths or ():
-        if (answered := send_path(dagster_home, path.absolute())) is None:
+        if (answer := send_path(dagster_home, path.absolute())) is None:
             print("intake: expected it to be running; got no answer. Start it with: geomagic ui", file=sys.stderr)
             raise typer.Exit(1)
-        _status, answer = answered
         if "error" in answer:
             print(answer["error"], file=sys.stderr)
             worst = 2

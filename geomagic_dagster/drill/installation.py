@@ -1,6 +1,6 @@
 """The installation of a drill: what `geomagic ui` starts, with the code location of a drill.
 
-    python -m geomagic_dagster.drill.installation WEB_PORT INTAKE_PORT
+    python -m geomagic_dagster.drill.installation WEB_PORT ROOMS_PORT INTAKE_PORT
 
 Belongs here: the command line of that one process. Does not belong here: anything that judges it (drill.py).
 """
@@ -17,7 +17,7 @@ from dagster import DagsterInstance
 
 def main() -> None:
     from geomagic_dagster.jobs.local_run import dagster_home
-    from geomagic_dagster.launching.serve import serve
+    from geomagic_dagster.launching.serve import Ports, serve
 
     home = Path(os.environ["GEOMAGIC_HOME"])
     os.environ["DAGSTER_HOME"] = str(dagster_home(home))
@@ -27,10 +27,10 @@ def main() -> None:
         "load_from:\n  - python_module:\n      module_name: geomagic_dagster.drill.location\n"
         "      location_name: latest\n"
     )
-    web, intake = (int(port) for port in sys.argv[1:3])
+    ports = Ports(*(int(port) for port in sys.argv[1:4]))
     with DagsterInstance.get():
-        (home / "ports.json").write_text(json.dumps({"web": web, "intake": intake}))
-    serve(workspace, Path(os.environ["DAGSTER_HOME"]), "127.0.0.1", web, intake)
+        (home / "ports.json").write_text(json.dumps({"web": ports.web, "intake": ports.intake}))
+    serve(workspace, Path(os.environ["DAGSTER_HOME"]), "127.0.0.1", ports)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ a scan (scans/), Dagster. Nothing outside of the inbox is ever moved.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -34,6 +35,9 @@ GIVE_UP_S = 600.0
 
 ZIP_TAIL_BYTES = 22 + 65535
 """Its end record, and the longest comment behind it."""
+
+AT_FDCWD, RENAME_NOREPLACE = -100, 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Looks:
@@ -200,6 +204,21 @@ def is_claimed(inbox: Path, name: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def move_to_free(source: Path, target: Path) -> bool:
+    """Renames within a disk, as one step, never over what is there; False where there is something."""
+    if hasattr(_libc, "renameat2"):
+        done = _libc.renameat2(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), RENAME_NOREPLACE)
+        number = ctypes.get_errno()
+        if done == 0 or number == errno.EEXIST:
+            return done == 0
+        if number not in (errno.EINVAL, errno.ENOSYS):  # a disk or a kernel that cannot
+            raise OSError(number, os.strerror(number), str(target))
+    if os.path.lexists(target):  # two steps; whoever comes between holds no claim
+        return False
+    os.rename(source, target)
+    return True
 
 
 def _claim_of(inbox: Path, name: str) -> Path:

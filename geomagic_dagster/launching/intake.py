@@ -16,7 +16,6 @@ Never two runs of one upload, and never none, whatever dies when:
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
@@ -36,7 +35,16 @@ from dagster._core.workspace.context import IWorkspaceProcessContext
 
 from geomagic_dagster.guardrails.tags import RUN_KEY_TAG, UPLOAD_TAG
 from geomagic_dagster.jobs.attempts import ALIVE
-from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, claimed, is_upload, look_at, scan_name, why_not_whole
+from geomagic_dagster.jobs.inbox import (
+    HALF_WRITTEN,
+    Looks,
+    claimed,
+    is_upload,
+    look_at,
+    move_to_free,
+    scan_name,
+    why_not_whole,
+)
 from geomagic_dagster.jobs.process_scan import JOB
 from geomagic_dagster.jobs.upload_sensor import SENSOR, run_request
 from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
@@ -104,25 +112,14 @@ class Intake:
                 received="one in it",
                 do="It is taken up by itself.",
             )
-        with _only_one(path), self.part() as part:
-            beside = part / path.name
-            try:
-                os.rename(path, beside)
-                is_moved = True
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                shutil.copytree(path, beside) if path.is_dir() else shutil.copyfile(path, beside)
-                is_moved = False
-            try:
-                taken = self.take_in(beside, path.name)
-            except BaseException:
-                if is_moved and beside.exists():
-                    os.rename(beside, path)
-                raise
-            if not is_moved:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return taken
+        with _only_one(path):
+            if os.stat(path).st_dev == os.stat(self.inbox).st_dev:
+                return self.take_in(path, path.name)
+            with self.part() as part:  # another disk: a copy first, which appears in the inbox whole
+                shutil.copytree(path, part / path.name) if path.is_dir() else shutil.copyfile(path, part / path.name)
+                taken = self.take_in(part / path.name, path.name)
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            return taken
 
     @contextmanager
     def part(self) -> Iterator[Path]:
@@ -142,7 +139,7 @@ class Intake:
     # --- from beside its place --------------------------------------------------------------------
 
     def take_in(self, part: Path, name: str, sha256: str | None = None) -> TakenIn:
-        """Moves what lies whole in `part()` to its place in the inbox, and starts its run. Raises: Refused."""
+        """Moves an upload on the inbox's disk to its place in the inbox, and starts its run. Raises: Refused."""
         if why := why_not_whole(part):
             raise Refused(name, expected="a whole upload", received=why, do="Send it again, to its end.")
         received = f"{name} {sha256[:32]}" if sha256 else None
@@ -154,7 +151,7 @@ class Intake:
             for free in _names_like(name):
                 if free != name:
                     claims.enter_context(claimed(self.inbox, free))
-                if self._run_of({UPLOAD_TAG: free}) is None and _place(part, self.inbox / free):
+                if self._run_of({UPLOAD_TAG: free}) is None and move_to_free(part, self.inbox / free):
                     break
             self._at("placed")
             try:
@@ -236,31 +233,6 @@ def _names_like(name: str) -> Iterator[str]:
     stem = scan_name(name)
     for number in count(2):
         yield f"{stem}-{number}{name[len(stem) :]}"
-
-
-def _place(part: Path, place: Path) -> bool:
-    """Moves an upload to its place as one step; False where there is something already."""
-    if os.path.lexists(place):
-        return False
-    if part.is_dir():
-        try:
-            os.rename(part, place)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                return False
-            raise
-        return True
-    try:
-        os.link(part, place)  # unlike a rename it never takes the place of another file
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-            raise
-        os.rename(part, place)  # no hard links on this disk: our claim keeps other intakes away
-        return True
-    part.unlink()
-    return True
 
 
 def _looks_like_upload(path: Path) -> bool:

@@ -164,8 +164,8 @@ def _listen(path: Path) -> socket.socket:
 # --- the client on this machine -------------------------------------------------------------------
 
 
-def send_path(dagster_home: Path, path: Path) -> tuple[int, dict[str, Any]] | None:
-    """Asks the running intake to take a path in: status and answer; None where none is running."""
+def send_path(dagster_home: Path, path: Path) -> dict[str, Any] | None:
+    """Asks the running intake to take a path in; None where none is running."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with in_folder(dagster_home / SOCKET) as address:
@@ -177,7 +177,6 @@ def send_path(dagster_home: Path, path: Path) -> tuple[int, dict[str, Any]] | No
     client.sock = connection
     try:
         client.request("POST", "/paths", json.dumps({"path": str(path)}), {"content-type": "application/json"})
-        answer = client.getresponse()
-        return answer.status, json.loads(answer.read())
+        return json.loads(client.getresponse().read())
     finally:
         client.close()

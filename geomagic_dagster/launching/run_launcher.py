@@ -10,6 +10,7 @@ older release without a starter) the run is launched as DefaultRunLauncher does,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -33,7 +34,8 @@ log = logging.getLogger("dagster.geomagic.launcher")
 WORKER_TAG = "geomagic/worker"
 WARM_UP_S = 60.0
 """How long a starter that is being started may take to import everything, on a busy machine."""
-TERMINATE_S = 10.0
+TERMINATE_S = 5.0
+"""How long a cancelled worker has until it is killed."""
 
 
 class WarmRunLauncher(DefaultRunLauncher):
@@ -122,10 +124,17 @@ class WarmRunLauncher(DefaultRunLauncher):
             return super().terminate(run_id)
         if run.status != DagsterRunStatus.CANCELING:
             self._instance.report_run_canceling(run)
-        if not _send(worker, signal.SIGTERM):
-            self._instance.report_run_canceled(run, message=f"The run's process {worker.pid} was gone already.")
-            return False
-        return True
+        was_there = _send(worker, signal.SIGTERM)
+        deadline_s = time.monotonic() + TERMINATE_S
+        while worker.is_alive() and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        if worker.is_alive():  # in native code; or a step's retry policy took the interrupt for a failure that passes
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)  # it leads a session of its own
+        now = self._instance.get_run_by_id(run_id)
+        if now is not None and not now.is_finished:
+            self._instance.report_run_canceled(now, message=f"The run's process {worker.pid} is gone.")
+        return was_there
 
     def join(self, timeout: int = 30) -> None:
         """Workers are nobody's children here: there is nothing to wait for."""

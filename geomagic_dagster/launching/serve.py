@@ -43,8 +43,17 @@ class Member:
     """Those below it in the table start only then."""
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Where the installation is to be found."""
+
+    web: int
+    rooms: int
+    intake: int
+
+
 def members(
-    locations: Sequence[dict[str, Any]], dagster_home: Path, sockets: Path, host: str, port: int, intake_port: int
+    locations: Sequence[dict[str, Any]], dagster_home: Path, sockets: Path, host: str, ports: Ports
 ) -> tuple[Member, ...]:
     """The table. A new process of the installation is one more entry."""
     workspace = str(dagster_home / "workspace.yaml")
@@ -72,11 +81,13 @@ def members(
                     Member(f"starter {name}", (python, "-m", "geomagic_dagster.launching.starter", name, module))
                 )
     python = sys.executable
-    web = (python, "-m", "dagster_webserver", "-w", workspace, "-h", host, "-p", str(port))
+    geomagic = (python, "-m", "geomagic_dagster.cli")
+    web = (python, "-m", "dagster_webserver", "-w", workspace, "-h", host, "-p", str(ports.web))
     table += [
         Member("webserver", web),
         Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
-        Member("intake", (python, "-m", "geomagic_dagster.cli", "intake", "--listen", "--port", str(intake_port))),
+        Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
+        Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
     ]
     return tuple(table)
 
@@ -117,7 +128,7 @@ class _Child:
     rest: bytes = field(default=b"", repr=False)
 
 
-def serve(workspace: Path, dagster_home: Path, host: str, port: int, intake_port: int) -> None:
+def serve(workspace: Path, dagster_home: Path, host: str, ports: Ports) -> None:
     """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP)."""
     import yaml
 
@@ -127,7 +138,7 @@ def serve(workspace: Path, dagster_home: Path, host: str, port: int, intake_port
         write_workspace(locations, dagster_home, sockets)
         if not processes.is_supported:
             print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly", file=sys.stderr)
-        Supervisor(members(locations, dagster_home, sockets, host, port, intake_port)).run()
+        Supervisor(members(locations, dagster_home, sockets, host, ports)).run()
 
 
 class Supervisor:

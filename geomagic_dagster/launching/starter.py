@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import importlib.util
 import json
 import logging
@@ -167,6 +168,8 @@ class Starter:
             self.broken = f"expected to import {self.module_name}; got:\n{traceback.format_exc()}"
             log.error("%s no run is forked until its files change", self.broken)
             return
+        gc.collect()
+        gc.freeze()  # a collection in a worker would look through all of it, and copy its pages: 0.2 s each time
         for name, reason in failed.items():
             log.info("%s: not imported ahead: %s", name, reason)
         if others := threads():
@@ -242,7 +245,7 @@ class Starter:
                     self._be_worker(connection, arguments)
                 self.workers[pid] = run_id
                 log.info("run %s: worker %d", run_id, pid)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("a request that is none, or whose asker is gone: %r", error)
 
     def _be_worker(self, connection: socket.socket, arguments: list[str]) -> None:
