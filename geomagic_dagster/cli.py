@@ -323,19 +323,14 @@ def show(
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
-    until_parent_ends: Annotated[bool, typer.Option("--until-parent-ends", hidden=True)] = False,
 ) -> None:
     """Serve the pages of finished rooms to this machine's browsers; `geomagic ui` does so too."""
-    import threading
-    import time
-
     from geomagic_dagster.definitions import places_from
     from geomagic_dagster.resources.shelf import StoreShelf
     from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
     from geomagic_dagster.viewer.folders import PackageFolder
     from geomagic_dagster.viewer.server import room_server
 
-    parent = os.getppid()
     places = places_from(os.environ)
     shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store())}
     try:
@@ -346,10 +341,8 @@ def serve(
         raise typer.Exit(2) from None
     with server:
         print(f"http://{host}:{server.server_address[1]}   rooms: {places.packages}", flush=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         with suppress(KeyboardInterrupt):
-            while not until_parent_ends or os.getppid() == parent:
-                time.sleep(0.5)
+            server.serve_forever()
 
 
 @corpus_app.command()

@@ -22,7 +22,7 @@ from dagster import DagsterInstance, DagsterRun, RunsFilter
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.jobs.upload_sensor import UPLOAD_TAG
 from geomagic_dagster.launching.processes import Process, descendants
-from geomagic_dagster.launching.serve import Supervisor, members, write_workspace
+from geomagic_dagster.launching.serve import Ports, Supervisor, members, write_workspace
 from tests.toy_stages.scans import write_toy_scan
 
 DEADLINE_S = 90.0
@@ -159,5 +159,5 @@ if __name__ == "__main__":
     folder = Path(os.environ["DAGSTER_HOME"])
     with tempfile.TemporaryDirectory(prefix="geomagic-") as sockets:
         write_workspace(LOCATIONS, folder, Path(sockets))
-        table = members(LOCATIONS, folder, Path(sockets), "127.0.0.1", 0, int(sys.argv[1]))
+        table = members(LOCATIONS, folder, Path(sockets), "127.0.0.1", Ports(0, 0, int(sys.argv[1])))
         Supervisor([member for member in table if member.name != "webserver"]).run()
