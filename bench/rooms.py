@@ -27,7 +27,7 @@ from geomagic_dagster.guardrails.execution import run_stage
 from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, MadeUpScan, ScanOptions, Truth, make_room, scan_room
 
 F64 = NDArray[np.float64]
-STAGES = ("frames", "poses", "depth", "mesh", "layout")
+STAGES = ("frames", "odometry", "poses", "depth", "mesh", "layout")
 
 
 @dataclass(eq=False)

@@ -34,7 +34,7 @@ from geomagic_dagster.scans.reader import read_scan
 F64 = NDArray[np.float64]
 ROOMS = int(os.environ.get("GEOMAGIC_ROOMS", "5"))
 LEAST_SEEN, LEAST_EDGE_M, LEAST_IOU = 0.30, 0.15, 0.5
-BEFORE = ("frames", "poses", "depth", "mesh", "layout", "furniture")
+BEFORE = ("frames", "odometry", "poses", "depth", "mesh", "layout", "furniture")
 
 
 def run_to_furniture(scan) -> dict[str, Any]:

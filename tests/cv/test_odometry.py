@@ -1,4 +1,4 @@
-"""Poses: upright to a fraction of a degree, the floor to a centimetre, jumps cut exactly where they are."""
+"""Odometry: upright to a fraction of a degree, the floor to a centimetre, jumps cut exactly where they are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from geomagic_dagster.cv.camera import invert_pose
 from geomagic_dagster.cv.frames import frames
-from geomagic_dagster.cv.poses import measure_poses, poses, preview_poses
+from geomagic_dagster.cv.odometry import measure_odometry, odometry, preview_odometry
 from geomagic_dagster.cv.stage import ScanRejected
 from tests.cv.made_up_scans import clean, phone, with_poses
 
 
 def run(scan):
-    return poses(scan, frames(scan))
+    return odometry(scan, frames(scan))
 
 
 def angle_deg(a_3, b_3) -> float:
@@ -35,7 +35,7 @@ def test_floor_within_a_centimetre_of_the_truth_under_phone_noise(seed):
     assert found.is_used_b.all()
     assert abs(found.floor_z_world_m - true_floor_z_in_scan(made)) < 0.01
     assert 0.0 <= found.floor_tilt_deg < 0.5
-    numbers = measure_poses(found)
+    numbers = measure_odometry(found)
     assert 1.2 < numbers["camera_height_m"] < 1.8
     assert 0.001 < numbers["disagreement_median_m"] < 0.04
 
@@ -83,7 +83,7 @@ def test_a_relocalisation_jump_is_found_and_the_shorter_part_cut():
     assert [frame for frame, _ in found.cuts] == list(range(28, 40))
     assert all(reason.startswith("jump: its depth lies") for _, reason in found.cuts)
     np.testing.assert_array_equal(found.is_used_b, np.arange(40) < 28)
-    assert measure_poses(found)["used_fraction"] == pytest.approx(0.7)
+    assert measure_odometry(found)["used_fraction"] == pytest.approx(0.7)
 
 
 def test_one_wrong_pose_is_cut_alone():
@@ -106,7 +106,7 @@ def test_text_file_rounding_of_rotations_is_removed():
 
 
 def test_the_walk_is_drawn_with_its_start_green_and_its_end_red():
-    picture = preview_poses(run(clean().scan)).astype(int)
+    picture = preview_odometry(run(clean().scan)).astype(int)
     assert picture.shape == (320, 320, 3)
     assert ((picture[..., 1] > 150) & (picture[..., 0] < 60)).any()
     assert ((picture[..., 0] > 180) & (picture[..., 1] < 60)).any()
@@ -129,7 +129,7 @@ def test_a_floor_that_nobody_saw_is_not_invented():
     found = run(only_up(clean().scan))
     assert found.floor_z_world_m is None
     assert found.floor_tilt_deg is None
-    assert "floor_z_world_m" not in measure_poses(found)
+    assert "floor_z_world_m" not in measure_odometry(found)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_what_cannot_be_placed_is_rejected_in_words(edit, words):
     scan = edit(clean().scan)
     kept = frames(scan)
     with pytest.raises(ScanRejected) as rejected:
-        poses(scan, kept)
+        odometry(scan, kept)
     assert words in str(rejected.value)
 
 
