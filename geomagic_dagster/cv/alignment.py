@@ -35,26 +35,40 @@ ROUGH = 2.5
 """A surfel whose pixels scatter so many times as widely about its plane as usual lies on an edge."""
 LEAST_FACING = 0.26
 """Cosine of 75 degrees: more glancing surfaces are not used."""
-LEAST_OVERLAP = 0.2
+LEAST_OVERLAP = 0.1
 NEAR_FRAMES = 3
 """So many frames before and after are paired whatever else there is."""
 PAIRS_A_FRAME = 24
 STEP = 2
 """Every so many-th surfel of a view is held against the others."""
 SURFELS_A_SAMPLE = 12.0
-"""Depth noise is smooth over neighbouring pixels: so many of these surfels tell as much as one independent one."""
+"""Depth noise is smooth over neighbouring pixels: at least so many of these surfels tell as much as one independent
+one; how many is measured by how far each pair alone would still move its views when all agree as well as they can."""
+OVERCONFIDENCE = 2.0
+"""Views share their errors with all of their pairs, which makes pairs agree better than they should."""
+SETTLED = 8
+"""From this round on views are where surfaces want them, up to the errors of depth."""
 LEAST_COSINE = 0.9
 """Of the angle between the normals of two surfels of the same surface."""
 DRIFT, DRIFT_MOST_M = 0.02, 0.25
 """How far views that come back to a place may lie apart: a share of the way between them, and at most this."""
+MEDIAN_CHI_SQUARED_6 = 5.348
+"""Of a sum of six squared normal deviates."""
+LEAST_IN_BIN = 200
 ROUNDS = 12
-FIRST_NOISE, LEAST_NOISE = 0.01, 0.0005
-"""Of residuals, as a share of the distance: at first, and at least."""
+FIRST_NOISE_M, LEAST_NOISE_M = 0.02, 0.001
+"""Of residuals: at first, and at least."""
+NOISE_BINS, NOISE_BINS_PER_M = 16, 2.0
+"""How noise grows with distance is measured: phones' with the distance, structured light's with its square."""
 SHRINK = 0.6
 """Of what still counts, from round to round."""
 STEP_SIGMA, STEP_SIGMA_M = 0.015, 0.0015
 """Sigma of the device's step from view to view: a share of it, and a rest."""
 TURN_SIGMA_RAD_PER_M, TURN_SIGMA_RAD = 0.002, 0.0008
+STEP_LOST = 5.0
+"""Steps that are off by more sigmas count less and less (Geman & McClure): tracking was lost for a moment."""
+AGREES = 2.0
+"""A view agrees with its neighbours where it is off by at most so many times what is usual."""
 GRAVITY_SIGMA_RAD = 0.002
 """Sigma of the device's roll and pitch, which do not drift where it knows gravity."""
 
@@ -126,13 +140,15 @@ class Aligned:
     """Pairs of views that overlap, each once."""
     loop_closures: int
     """Pairs of views that overlap though some view between them overlaps neither."""
+    anchor: int
+    """The view that stays where the device had it."""
     before_m_b: F64
     """Median distance between a view's surfaces and the same ones in other views, as the device had them; NaN alone."""
     after_m_b: F64
 
 
 def align(surfels: Surfels, world_T_cam_b44: F64, gravity_sigma_rad: float = GRAVITY_SIGMA_RAD) -> Aligned:
-    """Poses (b, 4, 4), z up, moved so that all views agree; the first one stays as it is."""
+    """Poses (b, 4, 4), z up, moved so that all views agree; the first one that fits its neighbours stays as it is."""
     from geomagic_dagster.cv import alignment_kernels
 
     b = len(world_T_cam_b44)
@@ -142,42 +158,79 @@ def align(surfels: Surfels, world_T_cam_b44: F64, gravity_sigma_rad: float = GRA
     pairs_p2 = _pairs(surfels, device_b44, path_m_b)
     nothing = np.full(b, np.nan)
     if not len(pairs_p2):
-        return Aligned(device_b44, pairs_p2, 0, nothing, nothing)
+        return Aligned(device_b44, pairs_p2, 0, 0, nothing, nothing)
     centre_3 = position.mean(axis=0)
     first = np.concatenate((pairs_p2[:, 0], pairs_p2[:, 1]))
     second = np.concatenate((pairs_p2[:, 1], pairs_p2[:, 0]))
     views_b = 1 + np.bincount(first, minlength=b)
-    share_p = 1 / (SURFELS_A_SAMPLE * 0.5 * (views_b[first] + views_b[second]))
+    share_p = 2 / (views_b[first] + views_b[second])
     drift_m_p = np.minimum(DRIFT_MOST_M, 0.01 + DRIFT * np.abs(path_m_b[first] - path_m_b[second]))
     height, width = surfels.weight_bhw.shape[1:]
     residual_pn = np.full((len(first), -(-height // STEP) * -(-width // STEP)), np.nan, np.float32)
     distance_pn = np.ones_like(residual_pn)
     normal_p66, right_p6 = np.zeros((len(first), 6, 6)), np.zeros((len(first), 6))
 
-    def hold_against_each_other(pose_b44: F64, noise: float, reach_m_p: F64) -> None:
+    def hold_against_each_other(pose_b44: F64, noise_m_d: F64, reach_m_p: F64) -> None:
         residual_pn[:] = np.nan
         alignment_kernels.pair_sums(
             surfels.point_cam_m_bhw3, surfels.normal_cam_bhw3, surfels.weight_bhw, surfels.K_b33, pose_b44, centre_3,
-            first, second, STEP, noise, reach_m_p, LEAST_COSINE, normal_p66, right_p6, residual_pn, distance_pn,
+            first, second, STEP, noise_m_d, NOISE_BINS_PER_M, reach_m_p, LEAST_COSINE, normal_p66, right_p6, residual_pn, distance_pn,
         )  # fmt: skip
 
-    pose_b44, noise = device_b44.copy(), FIRST_NOISE
-    before_m_b = nothing
+    pose_b44, noise_m_d = device_b44.copy(), np.full(NOISE_BINS, FIRST_NOISE_M)
+    before_m_b, surfels_a_sample, anchor = nothing, SURFELS_A_SAMPLE, 0
     for k in range(ROUNDS):
-        hold_against_each_other(pose_b44, noise, drift_m_p * SHRINK**k)
+        hold_against_each_other(pose_b44, noise_m_d, drift_m_p * SHRINK**k)
         if k == 0:
             before_m_b = _median_by_view(residual_pn, first, b)
+            is_near_p = np.abs(first - second) <= NEAR_FRAMES
+            anchor = _first_that_agrees(_median_by_view(residual_pn[is_near_p], first[is_near_p], b))
+        if k == SETTLED:
+            surfels_a_sample = max(SURFELS_A_SAMPLE, OVERCONFIDENCE * _surfels_a_sample(normal_p66, right_p6))
+        weight_p = share_p / surfels_a_sample
         matrix, right = np.zeros((6 * b, 6 * b)), np.zeros(6 * b)
-        noise = max(LEAST_NOISE, 1.4826 * float(np.nanmedian(np.abs(residual_pn / distance_pn))))
+        noise_m_d = _noise_m_d(residual_pn, distance_pn)
         alignment_kernels.add_edges(
-            first, second, normal_p66 * share_p[:, None, None], right_p6 * share_p[:, None], matrix, right
+            first, second, normal_p66 * weight_p[:, None, None], right_p6 * weight_p[:, None], matrix, right
         )
         _add_device(matrix, right, pose_b44, device_b44, centre_3, gravity_sigma_rad)
+        free = np.delete(np.arange(6 * b), slice(6 * anchor, 6 * anchor + 6))
         motion = np.zeros(6 * b)
-        motion[6:] = np.linalg.solve(matrix[6:, 6:], -right[6:])
+        motion[free] = np.linalg.solve(matrix[np.ix_(free, free)], -right[free])
         pose_b44 = _moved(pose_b44, motion.reshape(b, 6), centre_3)
-    hold_against_each_other(pose_b44, noise, drift_m_p)
-    return Aligned(pose_b44, pairs_p2, _loop_closures(pairs_p2, b), before_m_b, _median_by_view(residual_pn, first, b))
+    hold_against_each_other(pose_b44, noise_m_d, drift_m_p)
+    return Aligned(
+        pose_b44, pairs_p2, _loop_closures(pairs_p2, b), anchor, before_m_b, _median_by_view(residual_pn, first, b)
+    )
+
+
+def _noise_m_d(residual_pn: NDArray[np.float32], distance_pn: NDArray[np.float32]) -> F64:
+    """Robust sigma of residuals in each bin of distance, never less than nearer; without enough, as of the nearer."""
+    is_there = ~np.isnan(residual_pn)
+    size, bin_ = np.abs(residual_pn[is_there]), (distance_pn[is_there] * NOISE_BINS_PER_M).astype(np.int64)
+    if not len(size):
+        return np.full(NOISE_BINS, FIRST_NOISE_M)
+    noise_m_d = np.full(NOISE_BINS, LEAST_NOISE_M)
+    for d in range(NOISE_BINS):
+        here = size[bin_ == d]
+        if len(here) >= LEAST_IN_BIN:
+            noise_m_d[d] = max(LEAST_NOISE_M, 1.4826 * float(np.median(here)))
+    return np.maximum.accumulate(noise_m_d)
+
+
+def _first_that_agrees(disagreement_m_b: F64) -> int:
+    """The first view that is not off its neighbours: the whole room would be off with it."""
+    return int(np.argmax(disagreement_m_b <= AGREES * np.nanmedian(disagreement_m_b)))
+
+
+def _surfels_a_sample(normal_p66: F64, right_p6: F64) -> float:
+    """By how much the pairs' pulls on their six unknowns exceed what independent residuals would give (chi squared)."""
+    size_p = np.trace(normal_p66, axis1=1, axis2=2)
+    normal_p66, right_p6, size_p = normal_p66[size_p > 0], right_p6[size_p > 0], size_p[size_p > 0]
+    if not len(size_p):
+        return 0.0
+    pull_p6 = np.linalg.solve(normal_p66 + 1e-9 * size_p[:, None, None] * np.eye(6), right_p6[:, :, None])[:, :, 0]
+    return float(np.median((right_p6 * pull_p6).sum(1))) / MEDIAN_CHI_SQUARED_6
 
 
 def _median_by_view(residual_pn: NDArray[np.float32], first_p: I64, b: int) -> F64:
@@ -234,8 +287,8 @@ def _add_device(
     off_shift = np.diff(pose_b44[:, :3, 3], axis=0) - np.einsum("pij,pj->pi", turned[:-1], step_device)
     off_turn = _rotation_vectors(turned[1:] @ turned[:-1].transpose(0, 2, 1))
     step_m = np.linalg.norm(step_device, axis=1)
-    weight_shift = 1 / (STEP_SIGMA_M**2 + (STEP_SIGMA * step_m) ** 2)
-    weight_turn = 1 / (TURN_SIGMA_RAD**2 + (TURN_SIGMA_RAD_PER_M * step_m) ** 2)
+    weight_shift = _robust(off_shift, 1 / (STEP_SIGMA_M**2 + (STEP_SIGMA * step_m) ** 2))
+    weight_turn = _robust(off_turn, 1 / (TURN_SIGMA_RAD**2 + (TURN_SIGMA_RAD_PER_M * step_m) ** 2))
     # a motion (v, w) about the centre shifts a point by v + w x (point - centre)
     jacobian = np.zeros((b - 1, 3, 6))
     jacobian[:, :, :3] = np.eye(3)
@@ -252,6 +305,10 @@ def _add_device(
         at = 6 * np.arange(b) + k
         matrix[at, at] += 1 / gravity_sigma_rad**2
         right[at] += tilt[:, k - 3] / gravity_sigma_rad**2
+
+
+def _robust(off_p3: F64, weight_p: F64) -> F64:
+    return weight_p / (1 + weight_p * (off_p3**2).sum(1) / STEP_LOST**2) ** 2
 
 
 def _moved(pose_b44: F64, motion_b6: F64, centre_3: F64) -> F64:

@@ -113,13 +113,13 @@ def overlaps(point_bhw3, weight_bhw, K_b33, world_T_cam_b44, first_p, second_p, 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 def pair_sums(
     point_bhw3, normal_bhw3, weight_bhw, K_b33, world_T_cam_b44, centre_3,
-    first_p, second_p, step, noise, reach_m_p, least_cosine, normal_p66, right_p6, residual_pn, distance_pn,
+    first_p, second_p, step, noise_m_d, bins_per_m, reach_m_p, least_cosine, normal_p66, right_p6, residual_pn, distance_pn,
 ):  # fmt: skip
     """Point-to-plane residuals of every step-th surfel of a view against another view, and their normal equations.
 
     The residual is n . (p - q) for a surfel p and the surfel q of the other view that it falls on, n the mean of
     their normals (Rusinkiewicz 2019). Its derivative by a motion of the first view (shift, turn about `centre_3`) is
-    (n, (p - centre) x n), by one of the second minus that. Weights: Geman and McClure's, and 1 / (noise z)^2.
+    (n, (p - centre) x n), by one of the second minus that. Weights: Geman and McClure's, and 1 / noise^2 at that distance.
     `residual_pn` and `distance_pn` hold the residuals, NaN where there is none, and how far away it is, in metres.
     """
     height, width = weight_bhw.shape[1:]
@@ -162,8 +162,8 @@ def pair_sums(
                 for k in range(3):
                     m[k] = (m[k] + normal_bhw3[j, r, c, k]) / length
                     residual += m[k] * (s[k] - point_bhw3[j, r, c, k])
-                distance = max(0.5, 0.5 * (point_bhw3[i, row, column, 2] + point_bhw3[j, r, c, 2]))
-                sigma = noise * distance
+                distance = 0.5 * (point_bhw3[i, row, column, 2] + point_bhw3[j, r, c, 2])
+                sigma = noise_m_d[min(int(distance * bins_per_m), noise_m_d.shape[0] - 1)]
                 reach = max(reach_m_p[p], 2.5 * sigma)
                 if not abs(residual) < 3.0 * reach:
                     continue

@@ -53,7 +53,7 @@ def poses(frames: Frames, odometry: Poses, params: PosesParams = PosesParams()) 
         trusts.append(np.ones_like(depth_m_hw) if trust_hw is None else np.asarray(trust_hw, np.float32))
     surfels = surfels_of(np.stack(depths), np.stack(trusts), recording.K_depth_b33)
 
-    gravity_sigma_rad = float(np.radians(params.gravity_sigma_deg)) * (1 if odometry.gravity_from == "device" else 3)
+    gravity_sigma_rad = float(np.radians(params.gravity_sigma_deg))
     aligned = align(surfels, odometry.world_T_cam_b44[used], gravity_sigma_rad)
     world_T_cam_b44 = odometry.world_T_cam_b44.copy()
     world_T_cam_b44[used] = aligned.world_T_cam_b44
