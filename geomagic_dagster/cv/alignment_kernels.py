@@ -1,6 +1,6 @@
-"""The inner loops of alignment.py, compiled for the CPU: depth maps to surfels, and pairs of views to sums.
+"""The inner loops of surfels.py and alignment.py, compiled for the CPU: depth to planes, pairs of views to sums.
 
-Belongs here: what alignment.py says in words. Does not belong here: which pairs, and what is solved for.
+Belongs here: what those two say in words. Does not belong here: which pairs, and what is solved for.
 
 Each frame or pair belongs to one thread, which adds up in the order written (no `fastmath`): the number of
 threads changes nothing. Compiled code is cached beside this file, or where NUMBA_CACHE_DIR points.
@@ -12,62 +12,60 @@ import numba
 import numpy as np
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def fit_planes(depth_m_bhw, trust_bhw, K_b33, step, plane_bhw3, spread_bhw, share_bhw, mean_trust_bhw):
+@numba.njit(cache=True, error_model="numpy")
+def fit_planes(depth_m_hw, trust_hw, K_33, step, plane_hw3, spread_hw, share_hw, mean_trust_hw):
     """Plane a x + b y + c = 1 / z of 3 x 3 cells of step x step pixels around each cell, weighted by trust.
 
     Writes a, b, c; the root mean square residual of 1 / z, relative to it; the share of pixels with depth; the mean
     trust in the middle cell.
     """
-    cells_h, cells_w = plane_bhw3.shape[1:3]
-    for i in numba.prange(depth_m_bhw.shape[0]):
-        fx, fy, cx, cy = K_b33[i, 0, 0], K_b33[i, 1, 1], K_b33[i, 0, 2], K_b33[i, 1, 2]
-        sums_hw = np.zeros((cells_h, cells_w, 11))
-        for row in range(cells_h * step):
-            y = (row - cy) / fy
-            for column in range(cells_w * step):
-                z = depth_m_bhw[i, row, column]
-                w = trust_bhw[i, row, column]
-                if not (z > 0.0 and w > 0.0):
-                    continue
-                x, d = (column - cx) / fx, 1.0 / z
-                s = sums_hw[row // step, column // step]
-                s[0] += w
-                s[1] += w * x
-                s[2] += w * y
-                s[3] += w * d
-                s[4] += w * x * x
-                s[5] += w * x * y
-                s[6] += w * y * y
-                s[7] += w * x * d
-                s[8] += w * y * d
-                s[9] += w * d * d
-                s[10] += 1.0
-        s = np.zeros(11)
-        for row in range(cells_h):
-            for column in range(cells_w):
-                s[:] = 0.0
-                for r in range(max(0, row - 1), min(cells_h, row + 2)):
-                    for c in range(max(0, column - 1), min(cells_w, column + 2)):
-                        for k in range(11):
-                            s[k] += sums_hw[r, c, k]
-                if sums_hw[row, column, 10] == 0.0:
-                    continue
-                share_bhw[i, row, column] = s[10] / (9.0 * step * step)
-                mean_trust_bhw[i, row, column] = sums_hw[row, column, 0] / (step * step)
-                n = s[0]
-                x, y, d = s[1] / n, s[2] / n, s[3] / n
-                xx, xy, yy = s[4] / n - x * x, s[5] / n - x * y, s[6] / n - y * y
-                xd, yd, dd = s[7] / n - x * d, s[8] / n - y * d, s[9] / n - d * d
-                det = xx * yy - xy * xy
-                if not det > 1e-6 * (xx + yy) * (xx + yy):
-                    share_bhw[i, row, column] = 0.0
-                    continue
-                a, b = (yy * xd - xy * yd) / det, (xx * yd - xy * xd) / det
-                plane_bhw3[i, row, column, 0] = a
-                plane_bhw3[i, row, column, 1] = b
-                plane_bhw3[i, row, column, 2] = d - a * x - b * y
-                spread_bhw[i, row, column] = np.sqrt(max(0.0, dd - a * xd - b * yd)) / d
+    cells_h, cells_w = spread_hw.shape
+    fx, fy, cx, cy = K_33[0, 0], K_33[1, 1], K_33[0, 2], K_33[1, 2]
+    sums_hw = np.zeros((cells_h, cells_w, 11))
+    for row in range(cells_h * step):
+        y = (row - cy) / fy
+        for column in range(cells_w * step):
+            z = depth_m_hw[row, column]
+            w = trust_hw[row, column]
+            if not (z > 0.0 and w > 0.0):
+                continue
+            x, d = (column - cx) / fx, 1.0 / z
+            s = sums_hw[row // step, column // step]
+            s[0] += w
+            s[1] += w * x
+            s[2] += w * y
+            s[3] += w * d
+            s[4] += w * x * x
+            s[5] += w * x * y
+            s[6] += w * y * y
+            s[7] += w * x * d
+            s[8] += w * y * d
+            s[9] += w * d * d
+            s[10] += 1.0
+    s = np.zeros(11)
+    for row in range(1, cells_h - 1):  # at the rim errors of point and normal would go together
+        for column in range(1, cells_w - 1):
+            if sums_hw[row, column, 10] == 0.0:
+                continue
+            s[:] = 0.0
+            for r in range(row - 1, row + 2):
+                for c in range(column - 1, column + 2):
+                    for k in range(11):
+                        s[k] += sums_hw[r, c, k]
+            n = s[0]
+            x, y, d = s[1] / n, s[2] / n, s[3] / n
+            xx, xy, yy = s[4] / n - x * x, s[5] / n - x * y, s[6] / n - y * y
+            xd, yd, dd = s[7] / n - x * d, s[8] / n - y * d, s[9] / n - d * d
+            det = xx * yy - xy * xy
+            if not det > 1e-6 * (xx + yy) * (xx + yy):
+                continue
+            a, b = (yy * xd - xy * yd) / det, (xx * yd - xy * xd) / det
+            plane_hw3[row, column, 0] = a
+            plane_hw3[row, column, 1] = b
+            plane_hw3[row, column, 2] = d - a * x - b * y
+            spread_hw[row, column] = np.sqrt(max(0.0, dd - a * xd - b * yd)) / d
+            share_hw[row, column] = s[10] / (9.0 * step * step)
+            mean_trust_hw[row, column] = sums_hw[row, column, 0] / (step * step)
 
 
 @numba.njit(cache=True)
@@ -113,13 +111,16 @@ def overlaps(point_bhw3, weight_bhw, K_b33, world_T_cam_b44, first_p, second_p, 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 def pair_sums(
     point_bhw3, normal_bhw3, weight_bhw, K_b33, world_T_cam_b44, centre_3,
-    first_p, second_p, step, noise_m_d, bins_per_m, reach_m_p, least_cosine, normal_p66, right_p6, residual_pn, distance_pn,
+    first_p, second_p, step, noise_m_d, bins_per_m, reach_m_p, least_cosine,
+    normal_p66, right_p6, residual_pn, distance_pn,
 ):  # fmt: skip
     """Point-to-plane residuals of every step-th surfel of a view against another view, and their normal equations.
 
-    The residual is n . (p - q) for a surfel p and the surfel q of the other view that it falls on, n the mean of
-    their normals (Rusinkiewicz 2019). Its derivative by a motion of the first view (shift, turn about `centre_3`) is
-    (n, (p - centre) x n), by one of the second minus that. Weights: Geman and McClure's, and 1 / noise^2 at that distance.
+    The residual is n_q . (p - q) for a surfel p and the surfel q of the other view that it falls on. Its derivative by
+    a motion of the first view (shift, turn about `centre_3`) is (n, (p - centre) x n), by one of the second minus that.
+    For n the normal of p is taken: were it that of q, its error, times that q is not exactly where p falls, would pull
+    the grid of one view onto that of the other (the errors of p and q are independent). Weights:
+    Geman and McClure's, and 1 / noise^2 at that distance.
     `residual_pn` and `distance_pn` hold the residuals, NaN where there is none, and how far away it is, in metres.
     """
     height, width = weight_bhw.shape[1:]
@@ -157,11 +158,9 @@ def pair_sums(
                     cosine += m[k] * normal_bhw3[j, r, c, k]
                 if cosine < least_cosine:
                     continue
-                length = np.sqrt(2.0 + 2.0 * cosine)
                 residual = 0.0
                 for k in range(3):
-                    m[k] = (m[k] + normal_bhw3[j, r, c, k]) / length
-                    residual += m[k] * (s[k] - point_bhw3[j, r, c, k])
+                    residual += normal_bhw3[j, r, c, k] * (s[k] - point_bhw3[j, r, c, k])
                 distance = 0.5 * (point_bhw3[i, row, column, 2] + point_bhw3[j, r, c, 2])
                 sigma = noise_m_d[min(int(distance * bins_per_m), noise_m_d.shape[0] - 1)]
                 reach = max(reach_m_p[p], 2.5 * sigma)

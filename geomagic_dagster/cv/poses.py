@@ -2,19 +2,22 @@
 
 A phone's tracking drifts by about one per cent of the way: when it comes back to a wall, it sees it some centimetres
 beside where it saw it first, and the mesh gets two walls. All pairs of frames that see the same surfaces are put
-together at once (alignment.py), with the odometry and gravity as priors. The first used frame stays where it is.
+together at once (alignment.py), with the odometry and gravity as priors. The first used frame stays where it is,
+unless its depth does not fit that of its neighbours: then the next one that fits does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.alignment import align, surfels_of
+from geomagic_dagster.cv.alignment import align
 from geomagic_dagster.cv.floor import find_floor
 from geomagic_dagster.cv.stage import Field, Params, minutes, progress, stage
+from geomagic_dagster.cv.surfels import surfels_of
 from geomagic_dagster.cv.trajectory import draw_walk, walk_numbers
 from geomagic_dagster.cv.types import Frames, Poses, Refinement
 
@@ -23,9 +26,7 @@ F64 = NDArray[np.float64]
 
 class PosesParams(Params):
     far_m: float = Field(6.0, gt=0, description="Ignore depth beyond this: it is the least exact.")
-    gravity_sigma_deg: float = Field(
-        0.1, gt=0, description="How exactly the device knows roll and pitch (one sigma), where it knows gravity."
-    )
+    gravity_sigma_deg: float = Field(0.1, gt=0, description="How exactly the device keeps roll and pitch: one sigma.")
     floor_tilt_deg: float = Field(10.0, gt=0, le=45, description="A surface tilted less than this may be the floor.")
 
 
@@ -45,16 +46,15 @@ def poses(frames: Frames, odometry: Poses, params: PosesParams = PosesParams()) 
     used = np.array(odometry.used(), np.int64)
     recording = frames.recording.select(used)
     assert recording.K_depth_b33 is not None, "the odometry stage rejects scans without depth"
-    depths, trusts = [], []
-    for i in progress(range(len(recording)), "depth read"):
-        depth_m_hw = np.asarray(recording.depth_m_hw(i), np.float32)
-        trust_hw = recording.depth_confidence_hw(i)
-        depths.append(np.where(np.isfinite(depth_m_hw) & (depth_m_hw <= params.far_m), depth_m_hw, np.float32(0)))
-        trusts.append(np.ones_like(depth_m_hw) if trust_hw is None else np.asarray(trust_hw, np.float32))
-    surfels = surfels_of(np.stack(depths), np.stack(trusts), recording.K_depth_b33)
 
-    gravity_sigma_rad = float(np.radians(params.gravity_sigma_deg))
-    aligned = align(surfels, odometry.world_T_cam_b44[used], gravity_sigma_rad)
+    def depth_and_trust() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for i in progress(range(len(recording)), "depth read"):
+            depth_m_hw, trust_hw = recording.depth_m_hw(i), recording.depth_confidence_hw(i)
+            is_near_hw = np.isfinite(depth_m_hw) & (depth_m_hw <= params.far_m)
+            yield np.where(is_near_hw, depth_m_hw, 0), np.ones_like(depth_m_hw) if trust_hw is None else trust_hw
+
+    surfels = surfels_of(depth_and_trust(), recording.K_depth_b33)
+    aligned = align(surfels, odometry.world_T_cam_b44[used], float(np.radians(params.gravity_sigma_deg)))
     world_T_cam_b44 = odometry.world_T_cam_b44.copy()
     world_T_cam_b44[used] = aligned.world_T_cam_b44
     camera_z_m = float(np.median(aligned.world_T_cam_b44[:, 2, 3]))
@@ -69,7 +69,8 @@ def poses(frames: Frames, odometry: Poses, params: PosesParams = PosesParams()) 
         floor_tilt_deg=floor.tilt_deg if floor else None,
         refinement=Refinement(
             odometry_world_T_cam_b44=odometry.world_T_cam_b44,
-            pairs=len(aligned.pairs_p2),
+            anchor=int(used[aligned.anchor]),
+            pairs=aligned.pairs,
             loop_closures=aligned.loop_closures,
             disagreement_before_m=_median(aligned.before_m_b),
             disagreement_after_m=_median(aligned.after_m_b),

@@ -133,6 +133,8 @@ class Refinement:
 
     odometry_world_T_cam_b44: F64
     """Where the device said that the camera was, in the same world."""
+    anchor: int
+    """Row of the frame that stayed where the device had it: the first used one that fits its neighbours."""
     pairs: int
     """Pairs of frames that see the same surfaces and were held against each other."""
     loop_closures: int
