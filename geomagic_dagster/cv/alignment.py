@@ -38,8 +38,8 @@ NEAR_VIEWS = 3
 """So many views before and after are paired whatever else there is."""
 PAIRS_A_VIEW = 24
 """And so many others."""
-OVERLAP_STEP, STEP = 6, 2
-"""Every so many-th surfel is taken to see whether views overlap; to align them."""
+OVERLAP_STEP, COARSE_STEP, STEP = 6, 4, 2
+"""Every so many-th surfel is taken to see whether views overlap; until they are settled; to align them."""
 LEAST_COSINE = 0.9
 """Of the angle between the normals of two surfels of the same surface."""
 
@@ -104,25 +104,28 @@ def align(surfels: Surfels, world_T_cam_b44: F64, gravity_sigma_rad: float) -> A
     if not len(pairs.first_p):
         return Aligned(device_b44, 0, 0, 0, np.full(b, np.nan), np.full(b, np.nan))
     centre_3 = device_b44[:, :3, 3].mean(axis=0)
-    sums = _Sums.of(pairs, surfels, centre_3)
+    sums = _Sums.of(pairs, surfels, centre_3, STEP)
     sums.update(device_b44, np.full(NOISE_BINS, FIRST_NOISE_M), pairs.drift_m_p)
     before_m_b = pairs.median_by_view(sums.residual_m_pn, b)
     anchor = _first_that_agrees(pairs, sums.residual_m_pn, b)
     free = np.delete(np.arange(6 * b), slice(6 * anchor, 6 * anchor + 6))
 
     pose_b44, surfels_a_sample = device_b44, SURFELS_A_SAMPLE
+    noise_m_d = sums.noise_m_d()
     for k in range(ROUNDS):
-        if k > 0:
-            sums.update(pose_b44, sums.noise_m_d(), pairs.drift_m_p * SHRINK**k)
+        if k in (0, SETTLED):
+            sums = _Sums.of(pairs, surfels, centre_3, STEP if k else COARSE_STEP)
+        sums.update(pose_b44, noise_m_d, pairs.drift_m_p * SHRINK**k)
+        noise_m_d = sums.noise_m_d()
         if k == SETTLED:
             surfels_a_sample = max(SURFELS_A_SAMPLE, OVERCONFIDENCE * sums.surfels_a_sample())
         matrix, right = np.zeros((6 * b, 6 * b)), np.zeros(6 * b)
-        sums.add_to(matrix, right, pairs.weight_p / surfels_a_sample)
+        sums.add_to(matrix, right, pairs.weight_p * (sums.step / STEP) ** 2 / surfels_a_sample)
         _add_device(matrix, right, pose_b44, device_b44, centre_3, gravity_sigma_rad)
         motion = np.zeros(6 * b)
         motion[free] = np.linalg.solve(matrix[np.ix_(free, free)], -right[free])
         pose_b44 = _moved(pose_b44, motion.reshape(b, 6), centre_3)
-    sums.update(pose_b44, sums.noise_m_d(), pairs.drift_m_p)
+    sums.update(pose_b44, noise_m_d, pairs.drift_m_p)
     after_m_b = pairs.median_by_view(sums.residual_m_pn, b)
     return Aligned(pose_b44, anchor, len(pairs.first_p) // 2, pairs.loop_closures(b), before_m_b, after_m_b)
 
@@ -197,6 +200,8 @@ class _Sums:
     pairs: _Pairs
     surfels: Surfels
     centre_3: F64
+    step: int
+    """Every so many-th surfel."""
     normal_p66: F64
     right_p6: F64
     residual_m_pn: F32
@@ -204,11 +209,11 @@ class _Sums:
     distance_m_pn: F32
 
     @classmethod
-    def of(cls, pairs: _Pairs, surfels: Surfels, centre_3: F64) -> _Sums:
+    def of(cls, pairs: _Pairs, surfels: Surfels, centre_3: F64, step: int) -> _Sums:
         p, (height, width) = len(pairs.first_p), surfels.weight_bhw.shape[1:]
-        residual_m_pn = np.full((p, -(-height // STEP) * -(-width // STEP)), np.nan, np.float32)
+        residual_m_pn = np.full((p, -(-height // step) * -(-width // step)), np.nan, np.float32)
         empty = np.zeros((p, 6, 6)), np.zeros((p, 6)), residual_m_pn, np.ones_like(residual_m_pn)
-        return cls(pairs, surfels, centre_3, *empty)
+        return cls(pairs, surfels, centre_3, step, *empty)
 
     def update(self, pose_b44: F64, noise_m_d: F64, reach_m_p: F64) -> None:
         from geomagic_dagster.cv import alignment_kernels
@@ -216,7 +221,7 @@ class _Sums:
         self.residual_m_pn[:] = np.nan
         alignment_kernels.pair_sums(
             self.surfels.point_cam_m_bhw3, self.surfels.normal_cam_bhw3, self.surfels.weight_bhw, self.surfels.K_b33,
-            pose_b44, self.centre_3, self.pairs.first_p, self.pairs.second_p, STEP, noise_m_d, NOISE_BINS_PER_M,
+            pose_b44, self.centre_3, self.pairs.first_p, self.pairs.second_p, self.step, noise_m_d, NOISE_BINS_PER_M,
             reach_m_p, LEAST_COSINE, self.normal_p66, self.right_p6, self.residual_m_pn, self.distance_m_pn,
         )  # fmt: skip
 
@@ -228,9 +233,9 @@ class _Sums:
 
     def noise_m_d(self) -> F64:
         """Robust sigma of residuals in each bin of distance, never less than nearer; without enough, as nearer."""
-        is_there = ~np.isnan(self.residual_m_pn)
-        size = np.abs(self.residual_m_pn[is_there])
-        bin_ = (self.distance_m_pn[is_there] * NOISE_BINS_PER_M).astype(np.int64)
+        residual_m_pn, distance_m_pn = self.residual_m_pn[::3], self.distance_m_pn[::3]  # a third tells it as well
+        is_there = ~np.isnan(residual_m_pn)
+        size, bin_ = np.abs(residual_m_pn[is_there]), (distance_m_pn[is_there] * NOISE_BINS_PER_M).astype(np.int64)
         noise_m_d = np.full(NOISE_BINS, LEAST_NOISE_M)
         for d in range(NOISE_BINS):
             here = size[bin_ == d]
