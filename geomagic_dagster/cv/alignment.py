@@ -13,8 +13,9 @@ How much a residual tells is measured in the scan itself. Its noise, by distance
 whole surfaces, which more pixels do not mend: when views agree as well as they can, each pair by itself still pulls
 somewhere else; what it pulls more than noise alone would is what its pixels have in common.
 
-A surface that n views see makes n (n - 1) pairs of which only n - 1 are news: each pair weighs 2 / n. That is then
-the same as if each patch of surface were an unknown of its own (Liu & Zhang, "BALM", 2021), in the views' mean.
+A surface that n views see makes n (n - 1) / 2 pairs of which only n - 1 are news: each pair weighs 2 / n, half of it
+for each of its two directions. That is the same as if each patch of surface were an unknown of its own, in the views'
+mean (Liu & Zhang, "BALM", 2021).
 
 Does not belong here: the scan, the floor, what is told about the result (poses.py).
 """
@@ -57,10 +58,8 @@ FIRST_NOISE_M, LEAST_NOISE_M = 0.02, 0.001
 """Sigma of residuals before it is measured; and at least."""
 NOISE_BINS, NOISE_BINS_PER_M, LEAST_IN_BIN = 16, 2.0, 200
 """Noise is measured by distance: that of phones grows with it, that of structured light with its square."""
-SURFELS_A_SAMPLE = 12.0
+SURFELS_A_SAMPLE = 6.0
 """Depth noise is smooth over neighbouring pixels: at least so many surfels tell as much as one independent one."""
-OVERCONFIDENCE = 2.0
-"""A view shares its errors with all of its pairs, so that they agree better than independent ones would."""
 MEDIAN_CHI_SQUARED_6 = 5.348
 """Of a sum of six squared normal deviates."""
 
@@ -118,7 +117,7 @@ def align(surfels: Surfels, world_T_cam_b44: F64, gravity_sigma_rad: float) -> A
         sums.update(pose_b44, noise_m_d, pairs.drift_m_p * SHRINK**k)
         noise_m_d = sums.noise_m_d()
         if k == SETTLED:
-            surfels_a_sample = max(SURFELS_A_SAMPLE, OVERCONFIDENCE * sums.surfels_a_sample())
+            surfels_a_sample = max(SURFELS_A_SAMPLE, sums.surfels_a_sample())
         matrix, right = np.zeros((6 * b, 6 * b)), np.zeros(6 * b)
         sums.add_to(matrix, right, pairs.weight_p * (sums.step / STEP) ** 2 / surfels_a_sample)
         _add_device(matrix, right, pose_b44, device_b44, centre_3, gravity_sigma_rad)
@@ -137,7 +136,7 @@ class _Pairs:
     first_p: I64
     second_p: I64
     weight_p: F64
-    """2 / n for views of which n see the same."""
+    """1 / n where n views see the same."""
     drift_m_p: F64
     """How far apart the device may have the same surface."""
 
@@ -171,7 +170,7 @@ class _Pairs:
             chosen[k, near] = chosen[k, others] = True
         first, second = (index.astype(np.int64) for index in np.nonzero(chosen | chosen.T))
         views_b = 1 + np.bincount(first, minlength=b)
-        return cls(first, second, 4 / (views_b[first] + views_b[second]), drift_m(first, second))
+        return cls(first, second, 2 / (views_b[first] + views_b[second]), drift_m(first, second))
 
     def median_by_view(self, residual_m_pn: F32, b: int) -> F64:
         """(b,) medians of the size of residuals of each view; NaN without any."""
