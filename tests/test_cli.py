@@ -48,7 +48,7 @@ def test_help_names_every_command_and_loads_nothing_heavy(geomagic):
 def test_stages_lists_the_journey_with_its_settings(geomagic):
     code, out, _ = geomagic("stages")
     assert code == 0
-    assert out.index("frames") < out.index("poses") < out.index("depth") < out.index("mesh") < out.index("package")
+    assert out.index("frames") < out.index("odometry") < out.index("poses") < out.index("depth") < out.index("mesh") < out.index("package")
     assert "far_m = 8.0" in out
 
 
@@ -69,7 +69,7 @@ def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_p
     assert str(package) in out
     assert "make ui" in out
     assert f"geomagic room show '{package}'" in out
-    assert all(name in out for name in ("frames", "poses", "depth", "mesh", "package"))
+    assert all(name in out for name in ("frames", "odometry", "poses", "depth", "mesh", "package"))
     assert json.loads((package / "manifest.json").read_text())["scan"]["name"] == "room with ümlaut"
 
     code, out, _ = geomagic("run", scan)

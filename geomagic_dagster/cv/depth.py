@@ -50,7 +50,7 @@ def depth(frames: Frames, poses: Poses, params: DepthParams = DepthParams()) -> 
     import torch
 
     recording, device = frames.recording, compute_device()
-    assert recording.K_depth_b33 is not None, "the poses stage rejects scans without depth"
+    assert recording.K_depth_b33 is not None, "the odometry stage rejects scans without depth"
     shape_bhw = (len(recording), *recording.depth_m_hw(0).shape)
     K_b33 = torch.tensor(recording.K_depth_b33, dtype=torch.float32, device=device)
 

@@ -1,337 +1,102 @@
-"""Where the camera was: the device's poses, made upright, checked against the depth, jumps cut.
+"""Where the camera was: the device's odometry without its drift, so that the depth of all frames agrees.
 
-A phone that loses its way and finds it again (relocalises) moves its whole world in one frame. Fused, that
-gives every wall twice. Two neighbouring frames see the same surfaces, so their depths tell: the walk is
-split where they disagree, and a piece that does not fit the longest one is left out.
+A phone's tracking drifts by about one per cent of the way: when it comes back to a wall, it sees it some centimetres
+beside where it saw it first, and the mesh gets two walls. All pairs of frames that see the same surfaces are put
+together at once (alignment.py), with the odometry and gravity as priors. The first used frame stays where it is,
+unless its depth does not fit that of its neighbours: then the next one that fits does.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv.camera import project, rotation_between, transform
-from geomagic_dagster.cv.stage import Field, Params, ScanRejected, compute_device, minutes, progress, stage
-from geomagic_dagster.cv.types import Frames, Poses, Recording, Scan
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from geomagic_dagster.cv.alignment import align
+from geomagic_dagster.cv.floor import find_floor
+from geomagic_dagster.cv.stage import Field, Params, minutes, progress, stage
+from geomagic_dagster.cv.surfels import surfels_of
+from geomagic_dagster.cv.trajectory import draw_walk, walk_numbers
+from geomagic_dagster.cv.types import Frames, Poses, Refinement
 
 F64 = NDArray[np.float64]
 
 
 class PosesParams(Params):
-    jump_m: float = Field(0.05, gt=0, description="Neighbouring frames whose depths differ by more than this disagree.")
-    jump_ratio: float = Field(5.0, ge=1, description="... if that is also this many times what is usual in this scan.")
-    longest_step_m: float = Field(1.0, gt=0, description="A longer step from one frame to the next is a jump ...")
+    far_m: float = Field(6.0, gt=0, description="Ignore depth beyond this: it is the least exact.")
+    gravity_sigma_deg: float = Field(0.1, gt=0, description="How exactly the device keeps roll and pitch: one sigma.")
     floor_tilt_deg: float = Field(10.0, gt=0, le=45, description="A surface tilted less than this may be the floor.")
 
 
 @stage(
     version="1",
-    timeout=minutes(2),
-    gpu=True,
+    timeout=minutes(3),
     memory_gb=2,
-    expects={"used_fraction": (0.8, 1.0), "disagreement_median_m": (0.0, 0.05), "floor_tilt_deg": (0.0, 2.0)},
+    expects={
+        "used_fraction": (0.8, 1.0),
+        "disagreement_after_m": (0.0, 0.03),
+        "correction_max_m": (0.0, 0.5),
+        "floor_tilt_deg": (0.0, 2.0),
+    },
 )
-def poses(scan: Scan, frames: Frames, params: PosesParams = PosesParams()) -> Poses:
-    """Upright camera-to-world poses of the kept frames.
+def poses(frames: Frames, odometry: Poses, params: PosesParams = PosesParams()) -> Poses:
+    """Refines all used poses together. Frames that were cut keep the pose that the device gave them."""
+    used = np.array(odometry.used(), np.int64)
+    recording = frames.recording.select(used)
+    assert recording.K_depth_b33 is not None, "the odometry stage rejects scans without depth"
 
-    Raises: ScanRejected for a scan without poses, depth or scale, or without any way to tell what is up.
-    """
-    if frames.recording.depth is None:
-        scale = "" if scan.is_metric else " and no metric scale"
-        raise ScanRejected(
-            "poses",
-            expected="depth images in metres",
-            received=f"colour images only: this scan has no depth{scale}",
-            do="Scan with a phone that has a depth sensor (LiDAR or time of flight) and export its depth.",
-        )
-    if scan.scan_T_cam_b44 is None:
-        raise ScanRejected(
-            "poses",
-            expected="a camera pose for each frame",
-            received="a scan without poses",
-            do="Export the scan with its camera poses (odometry).",
-        )
-    if not scan.is_metric:
-        raise ScanRejected(
-            "poses",
-            expected="poses in metres",
-            received="poses in units of unknown length: this scan has no metric scale",
-            do="Export the scan from the app that recorded it with depth instead of from structure-from-motion.",
-        )
-    scan_T_cam_b44 = _orthonormal(scan.scan_T_cam_b44[frames.scan_frame_b])
-    views = _coarse_views(frames.recording)
+    def depth_and_trust() -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        for i in progress(range(len(recording)), "depth read"):
+            depth_m_hw, trust_hw = recording.depth_m_hw(i), recording.depth_confidence_hw(i)
+            is_near_hw = np.isfinite(depth_m_hw) & (depth_m_hw <= params.far_m)
+            yield np.where(is_near_hw, depth_m_hw, 0), np.ones_like(depth_m_hw) if trust_hw is None else trust_hw
 
-    is_used_b, disagreement_m_b, cuts = _cut_jumps(frames, scan_T_cam_b44, views, params)
-    gravity_from: Literal["device", "floor"] = "floor" if scan.down_scan_3 is None else "device"
-    if scan.down_scan_3 is not None:
-        up_scan_3 = -np.asarray(scan.down_scan_3)
-    else:
-        up_scan_3 = _up_from_floor(views, scan_T_cam_b44, is_used_b)
-    world_T_scan_44 = np.eye(4)
-    world_T_scan_44[:3, :3] = rotation_between(up_scan_3, np.array([0.0, 0.0, 1.0]))
-    floor = _find_floor(views, world_T_scan_44 @ scan_T_cam_b44, is_used_b, params)
-    if gravity_from == "floor" and floor is not None:  # the floor as a plane is truer than the mean of normals
-        level_44 = np.eye(4)
-        level_44[:3, :3] = rotation_between(floor.up_3, np.array([0.0, 0.0, 1.0]))
-        world_T_scan_44 = level_44 @ world_T_scan_44
-        floor = _find_floor(views, world_T_scan_44 @ scan_T_cam_b44, is_used_b, params)
-    world_T_cam_b44 = world_T_scan_44 @ scan_T_cam_b44
-    return Poses(
+    surfels = surfels_of(depth_and_trust(), recording.K_depth_b33)
+    aligned = align(surfels, odometry.world_T_cam_b44[used], float(np.radians(params.gravity_sigma_deg)))
+    world_T_cam_b44 = odometry.world_T_cam_b44.copy()
+    world_T_cam_b44[used] = aligned.world_T_cam_b44
+    camera_z_m = float(np.median(aligned.world_T_cam_b44[:, 2, 3]))
+    floor = find_floor(*surfels.in_world(aligned.world_T_cam_b44), camera_z_m, params.floor_tilt_deg)
+    disagreement_m_b = np.full(len(odometry.is_used_b), np.nan)
+    disagreement_m_b[used] = aligned.after_m_b
+    return replace(
+        odometry,
         world_T_cam_b44=world_T_cam_b44,
-        world_T_scan_44=world_T_scan_44,
-        is_used_b=is_used_b,
         disagreement_m_b=disagreement_m_b,
-        gravity_from=gravity_from,
         floor_z_world_m=floor.z_m if floor else None,
         floor_tilt_deg=floor.tilt_deg if floor else None,
-        cuts=cuts,
+        refinement=Refinement(
+            odometry_world_T_cam_b44=odometry.world_T_cam_b44,
+            anchor=int(used[aligned.anchor]),
+            pairs=aligned.pairs,
+            loop_closures=aligned.loop_closures,
+            disagreement_before_m=_median(aligned.before_m_b),
+            disagreement_after_m=_median(aligned.after_m_b),
+        ),
     )
 
 
+def _median(value_b: F64) -> float | None:
+    return float(np.nanmedian(value_b)) if np.isfinite(value_b).any() else None
+
+
 def measure_poses(poses: Poses) -> dict[str, float]:
-    position_b3 = poses.world_T_cam_b44[poses.is_used_b, :3, 3]
-    numbers = {
-        "used_fraction": float(np.mean(poses.is_used_b)),
-        "cut": len(poses.cuts),
-        "path_length_m": float(np.linalg.norm(np.diff(position_b3, axis=0), axis=1).sum()),
-    }
-    if np.isfinite(poses.disagreement_m_b).any():
-        numbers["disagreement_median_m"] = float(np.nanmedian(poses.disagreement_m_b))
-    if poses.floor_z_world_m is not None and poses.floor_tilt_deg is not None:
-        numbers["floor_z_world_m"] = poses.floor_z_world_m
+    numbers = {"used_fraction": float(np.mean(poses.is_used_b)), **walk_numbers(poses)}
+    if poses.floor_tilt_deg is not None:
         numbers["floor_tilt_deg"] = poses.floor_tilt_deg
-        numbers["camera_height_m"] = float(np.median(position_b3[:, 2])) - poses.floor_z_world_m
+    if (done := poses.refinement) is not None:
+        moved_m_b = np.linalg.norm((poses.world_T_cam_b44 - done.odometry_world_T_cam_b44)[:, :3, 3], axis=1)
+        numbers["correction_max_m"] = float(moved_m_b.max())
+        numbers["pairs"], numbers["loop_closures"] = done.pairs, done.loop_closures
+        if done.disagreement_before_m is not None and done.disagreement_after_m is not None:
+            numbers["disagreement_before_m"] = done.disagreement_before_m
+            numbers["disagreement_after_m"] = done.disagreement_after_m
     return numbers
 
 
 def preview_poses(poses: Poses) -> NDArray[np.uint8]:
-    """The walk from above: start green, end red, cut frames grey; a bar of one metre."""
-    import cv2
-
-    x_y_b2 = poses.world_T_cam_b44[:, :2, 3]
-    low_2, extent_m = x_y_b2.min(0) - 0.5, float(np.ptp(x_y_b2, axis=0).max()) + 1.0
-    scale = 310 / extent_m
-    picture = np.full((320, 320, 3), 250, np.uint8)
-    pixel_b2 = np.round((x_y_b2 - low_2) * scale).astype(int)
-    for i, (x, y) in enumerate(pixel_b2):
-        part = i / max(1, len(pixel_b2) - 1)
-        colour = (int(220 * part), int(180 * (1 - part)), 40) if poses.is_used_b[i] else (170, 170, 170)
-        cv2.circle(picture, (int(x), 319 - int(y)), 2, colour, -1)
-    cv2.line(picture, (8, 312), (8 + round(scale), 312), (0, 0, 0), 2)
-    return picture
-
-
-# --- what follows works on coarse views: every s-th pixel, about 160 x 120 -------------------------
-
-
-class _Views:
-    """Coarse depth of every frame on the compute device, with points and normals facing the camera."""
-
-    def __init__(self, depth_m_bhw: Tensor, K_b33: Tensor) -> None:
-        import torch
-        from kornia.geometry.depth import depth_to_normals
-
-        from geomagic_dagster.cv.camera import unproject
-
-        self.depth_m_bhw, self.K_b33 = depth_m_bhw, K_b33
-        self.points_cam_m_bhw3 = unproject(depth_m_bhw, K_b33)
-        # Kornia's Sobel normals look away from the camera; a pixel counts where its 3 x 3 neighbours all have depth.
-        normals_bhw3 = -depth_to_normals(depth_m_bhw[:, None], K_b33).permute(0, 2, 3, 1)
-        empty_bhw = (depth_m_bhw <= 0).float()
-        hole_bhw = torch.nn.functional.max_pool2d(empty_bhw[:, None], 3, stride=1, padding=1)[:, 0] > 0
-        hole_bhw[:, [0, -1], :] = True
-        hole_bhw[:, :, [0, -1]] = True
-        self.normals_cam_bhw3 = normals_bhw3
-        self.has_normal_bhw = ~hole_bhw & (normals_bhw3.norm(dim=-1) > 0.5)
-
-    def points_and_normals(self, world_T_cam_b44: F64, is_used_b: NDArray[np.bool_]) -> tuple[F64, F64, F64]:
-        """(p, 3) points, (p, 3) normals and (p,) m2 that each stands for, of the used frames, in the given frame."""
-        points, normals, areas = [], [], []
-        for i in np.flatnonzero(is_used_b):
-            keep_hw = self.has_normal_bhw[i]
-            point_p3, normal_p3 = self.points_cam_m_bhw3[i][keep_hw], self.normals_cam_bhw3[i][keep_hw]
-            pose = point_p3.new_tensor(world_T_cam_b44[i])
-            facing_p = (-(normal_p3 * point_p3).sum(-1) / point_p3.norm(dim=-1)).clamp(min=0.1)
-            area_p = point_p3[:, 2] ** 2 / (self.K_b33[i, 0, 0] * self.K_b33[i, 1, 1] * facing_p)
-            points.append(transform(pose, point_p3).cpu().numpy())
-            normals.append((normal_p3 @ pose[:3, :3].T).cpu().numpy())
-            areas.append(area_p.cpu().numpy())
-        return tuple(np.concatenate(part).astype(np.float64) for part in (points, normals, areas))  # type: ignore[return-value]
-
-
-def _coarse_views(recording: Recording) -> _Views:
-    import torch
-
-    assert recording.K_depth_b33 is not None
-    depths = []
-    stride = 1
-    for i in progress(range(len(recording)), "depth read"):
-        depth_m_hw = recording.depth_m_hw(i)
-        stride = max(1, round(depth_m_hw.shape[1] / 160))
-        depths.append(torch.from_numpy(np.ascontiguousarray(depth_m_hw[::stride, ::stride])))
-    K_b33 = torch.tensor(recording.K_depth_b33, dtype=torch.float32)
-    K_b33[:, :2] /= stride  # every s-th pixel: pixel x of the coarse view is pixel s * x of the full one
-    device = compute_device()
-    return _Views(torch.stack(depths).to(device), K_b33.to(device))
-
-
-def _disagreement_m(views: _Views, pose_b44: F64, i: int, j: int) -> float:
-    """Median |difference| in metres between frame i's depth seen from j and j's own; NaN where under 10 % overlaps."""
-    points_i = views.points_cam_m_bhw3[i, ::2, ::2][views.depth_m_bhw[i, ::2, ::2] > 0]
-    cam_j_T_cam_i = np.linalg.inv(pose_b44[j]) @ pose_b44[i]
-    pixel_p2, z_p = project(transform(points_i.new_tensor(cam_j_T_cam_i), points_i), views.K_b33[j])
-    height, width = views.depth_m_bhw.shape[1:]
-    x_p, y_p = pixel_p2.round().long().unbind(-1)
-    inside_p = (z_p > 0.05) & (x_p >= 0) & (x_p < width) & (y_p >= 0) & (y_p < height)
-    seen_p = views.depth_m_bhw[j, y_p[inside_p], x_p[inside_p]]
-    difference_p = (seen_p - z_p[inside_p]).abs()[seen_p > 0]
-    return float(difference_p.median()) if len(difference_p) > max(20, 0.1 * len(points_i)) else float("nan")
-
-
-def _cut_jumps(
-    frames: Frames, pose_b44: F64, views: _Views, params: PosesParams
-) -> tuple[NDArray[np.bool_], F64, tuple[tuple[int, str], ...]]:
-    b = len(pose_b44)
-    pair_m = np.array([_disagreement_m(views, pose_b44, i, i + 1) for i in range(b - 1)])
-    step_m = np.linalg.norm(np.diff(pose_b44[:, :3, 3], axis=0), axis=1)
-    usual_m = float(np.nanmedian(pair_m)) if np.isfinite(pair_m).any() else float("nan")
-    if np.isnan(usual_m):
-        raise ScanRejected(
-            "poses",
-            expected="neighbouring frames that show the same surfaces",
-            received=f"{b} frames of which no two neighbours overlap",
-            do="Walk slowly and turn slowly, so that each frame shows much of the one before.",
-        )
-    if usual_m > 4 * params.jump_m:
-        raise ScanRejected(
-            "poses",
-            expected=f"neighbouring frames whose depths agree to {100 * params.jump_m:.0f} cm",
-            received=f"a median difference of {100 * usual_m:.0f} cm; poses and depth do not belong together",
-            do="Run `geomagic scan check` on this scan: it names a wrong pose convention.",
-        )
-    limit_m = max(params.jump_m, params.jump_ratio * usual_m)
-    is_jump = (pair_m > limit_m) | ((step_m > params.longest_step_m) & (step_m > 10 * np.median(step_m)))
-    pieces = np.split(np.arange(b), np.flatnonzero(is_jump) + 1)
-
-    is_used_b = np.zeros(b, bool)
-    waiting = sorted(pieces, key=lambda piece: (-len(piece), piece[0]))
-    is_used_b[waiting.pop(0)] = True
-    fits = True
-    while fits and waiting:  # a piece that fits what is kept already may connect another
-        fits = False
-        for k, piece in enumerate(waiting):
-            difference_m = _disagreement_with_used(views, pose_b44, piece, is_used_b)
-            if difference_m <= limit_m:
-                is_used_b[piece] = True
-                del waiting[k]
-                fits = True
-                break
-    cuts = {}
-    for piece in waiting:
-        difference_m = _disagreement_with_used(views, pose_b44, piece, is_used_b)
-        reason = "jump: nothing else in the scan shows the same place"
-        if not np.isnan(difference_m):
-            reason = f"jump: its depth lies {100 * difference_m:.0f} cm off the rest of the scan"
-        cuts.update({int(frames.scan_frame_b[i]): reason for i in piece})
-    with_neighbours = np.stack([np.append(np.nan, pair_m), np.append(pair_m, np.nan)])
-    disagreement_m_b = np.where(np.isnan(with_neighbours).all(0), np.nan, np.fmin(*with_neighbours))
-    return is_used_b, disagreement_m_b, tuple(sorted(cuts.items()))
-
-
-def _disagreement_with_used(
-    views: _Views, pose_b44: F64, piece: NDArray[np.int64], is_used_b: NDArray[np.bool_]
-) -> float:
-    """Median disagreement in metres of a piece of the walk with used frames that look the same way; NaN without any."""
-    used = np.flatnonzero(is_used_b)
-    found = []
-    for i in piece[np.unique(np.linspace(0, len(piece) - 1, 10).round().astype(int))]:
-        away_m = np.linalg.norm(pose_b44[used, :3, 3] - pose_b44[i, :3, 3], axis=1)
-        alike = pose_b44[used, :3, 2] @ pose_b44[i, :3, 2]
-        for j in used[np.argsort(away_m - alike, kind="stable")[:3]]:
-            if pose_b44[j, :3, 2] @ pose_b44[i, :3, 2] > 0.7:
-                found.append(_disagreement_m(views, pose_b44, int(i), int(j)))
-    return float(np.nanmedian(found)) if np.isfinite(found).any() else float("nan")
-
-
-def _up_from_floor(views: _Views, scan_T_cam_b44: F64, is_used_b: NDArray[np.bool_]) -> F64:
-    """(3,) direction that is up in the scan: most horizontal surfaces of a room (floor, ceiling, tables) agree on it.
-
-    A camera is held level about one of its image axes; that tells up from sideways, roughly. Nobody scans with
-    the picture upside down: from depth alone a ceiling seen so would pass for a floor.
-    """
-    points_p3, normals_p3, area_p = views.points_and_normals(scan_T_cam_b44, is_used_b)
-    best_score, best_up_3 = 0.0, None
-    for axis, sign in ((1, -1.0), (0, -1.0), (0, 1.0)):
-        mean_3 = sign * scan_T_cam_b44[is_used_b, :3, axis].mean(0)
-        steadiness = float(np.linalg.norm(mean_3))
-        if steadiness < 0.3:
-            continue
-        up_3 = mean_3 / steadiness
-        for reach_deg in (40.0, 20.0, 10.0, 5.0, 5.0):
-            cosine_p = normals_p3 @ up_3
-            near_p = np.abs(cosine_p) > np.cos(np.radians(reach_deg))
-            if not near_p.any():
-                break
-            up_3 = (area_p[near_p, None] * np.sign(cosine_p[near_p, None]) * normals_p3[near_p]).sum(0)
-            up_3 /= np.linalg.norm(up_3)
-        camera_height_m = np.median(scan_T_cam_b44[is_used_b, :3, 3] @ up_3)
-        is_below_p = (normals_p3 @ up_3 > np.cos(np.radians(5.0))) & (points_p3 @ up_3 < camera_height_m - 0.2)
-        score = steadiness * float(area_p[is_below_p].sum())
-        if score > best_score:
-            best_score, best_up_3 = score, up_3
-    if best_up_3 is None or best_score < 0.01 * area_p.sum():
-        raise ScanRejected(
-            "poses",
-            expected="the direction of gravity, from the device or from a visible floor",
-            received="a scan without gravity that shows no floor",
-            do="Walk once around with the phone tilted down, so that the floor is in view.",
-        )
-    return best_up_3
-
-
-class _Floor(NamedTuple):
-    z_m: float
-    """Middle height of what was seen of it."""
-    up_3: F64
-    tilt_deg: float
-    """Of `up_3` against z."""
-
-
-def _find_floor(
-    views: _Views, world_T_cam_b44: F64, is_used_b: NDArray[np.bool_], params: PosesParams
-) -> _Floor | None:
-    """The lowest large level surface below the camera; None where there is none."""
-    points_p3, normals_p3, area_p = views.points_and_normals(world_T_cam_b44, is_used_b)
-    camera_z_m = float(np.median(world_T_cam_b44[is_used_b, 2, 3]))
-    level_p = (normals_p3[:, 2] > np.cos(np.radians(params.floor_tilt_deg))) & (points_p3[:, 2] < camera_z_m - 0.2)
-    if area_p[level_p].sum() < 0.01 * area_p.sum():
-        return None
-    z_p, weight_p = points_p3[level_p, 2], area_p[level_p]
-    edges_m = np.arange(z_p.min() - 0.05, z_p.max() + 0.07, 0.02)
-    mass = np.convolve(np.histogram(z_p, edges_m, weights=weight_p)[0], [0.25, 0.5, 1.0, 0.5, 0.25], mode="same")
-    is_peak = (mass >= np.roll(mass, 1)) & (mass >= np.roll(mass, -1)) & (mass > 0.25 * mass.max())
-    peak_m = edges_m[np.flatnonzero(is_peak)[0]] + 0.01
-    near_p = level_p & (np.abs(points_p3[:, 2] - peak_m) < 0.06)
-    floor_p3 = points_p3[near_p]
-    # The plane through the middle of what lies there; twice, the second time without what is not floor.
-    for reach_m in (0.06, 0.03):
-        design = np.column_stack([floor_p3[:, :2] - floor_p3[:, :2].mean(0), np.ones(len(floor_p3))])
-        slope_x, slope_y, height_m = np.linalg.lstsq(design, floor_p3[:, 2], rcond=None)[0]
-        off_m = floor_p3[:, 2] - design @ (slope_x, slope_y, height_m)
-        floor_p3 = floor_p3[np.abs(off_m - np.median(off_m)) < reach_m]
-    up_3 = np.array([-slope_x, -slope_y, 1.0]) / np.sqrt(slope_x**2 + slope_y**2 + 1.0)
-    tilt_deg = float(np.degrees(np.arccos(np.clip(up_3[2], -1.0, 1.0))))
-    return _Floor(z_m=float(np.median(floor_p3[:, 2])), up_3=up_3, tilt_deg=tilt_deg)
-
-
-def _orthonormal(pose_b44: F64) -> F64:
-    """The nearest rigid poses: removes what is left of rounding in text files (polar decomposition)."""
-    u, _, vt = np.linalg.svd(pose_b44[:, :3, :3])
-    rigid = pose_b44.copy()
-    rigid[:, :3, :3] = u @ vt
-    return rigid
+    """The walk from above: start green, end red, cut frames grey; where the odometry had it, light blue."""
+    before_m_b3 = None if poses.refinement is None else poses.refinement.odometry_world_T_cam_b44[:, :3, 3]
+    return draw_walk(poses, before_m_b3)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from geomagic_dagster.cv.containers import EncodedImages, Files
 
-__all__ = ["DepthMaps", "Frames", "Furniture", "Layout", "Mesh", "Package", "Poses", "Recording", "Scan"]
+__all__ = ["DepthMaps", "Frames", "Furniture", "Layout", "Mesh", "Package", "Poses", "Recording", "Refinement", "Scan"]
 
 F64 = NDArray[np.float64]
 
@@ -128,6 +128,23 @@ class Frames:
 
 
 @dataclass(frozen=True, eq=False)
+class Refinement:
+    """How the poses of b frames came from the odometry."""
+
+    odometry_world_T_cam_b44: F64
+    """Where the device said that the camera was, in the same world."""
+    anchor: int
+    """Row of the frame that stayed where the device had it: the first used one that fits its neighbours."""
+    pairs: int
+    """Pairs of frames that see the same surfaces and were held against each other."""
+    loop_closures: int
+    """Those of them between which the camera went elsewhere and came back."""
+    disagreement_before_m: float | None
+    """Median distance between the same surfaces in the pairs' frames, by the odometry; None without any pair."""
+    disagreement_after_m: float | None
+
+
+@dataclass(frozen=True, eq=False)
 class Poses:
     """Where the camera was for each of the b kept frames, with gravity along -z."""
 
@@ -145,6 +162,8 @@ class Poses:
     """Angle between the floor and the horizontal as gravity has it; None where no floor was seen."""
     cuts: tuple[tuple[int, str], ...]
     """(frame of the scan, why its pose was cut)."""
+    refinement: Refinement | None = None
+    """What was done to the odometry; None where these poses are the odometry."""
 
     def used(self) -> list[int]:
         """The frames that were not cut, as indices of rows here."""

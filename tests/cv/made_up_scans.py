@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 
 from geomagic_dagster.cv.frames import frames
+from geomagic_dagster.cv.odometry import odometry
 from geomagic_dagster.cv.poses import poses
 from geomagic_dagster.cv.types import Frames, Poses, Scan
 from geomagic_dagster.scans.made_up import CLEAN, PHONE, MadeUpScan, make_room, scan_room
@@ -33,4 +34,4 @@ def with_poses(scan: Scan, scan_T_cam_b44) -> Scan:
 def framed_and_posed(kind: str, seed: int = 1) -> tuple[Frames, Poses]:
     scan = (clean if kind == "clean" else phone)(seed).scan
     kept = frames(scan)
-    return kept, poses(scan, kept)
+    return kept, poses(kept, odometry(scan, kept))

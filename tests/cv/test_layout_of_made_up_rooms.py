@@ -14,7 +14,8 @@ from geomagic_dagster.scans.made_up import PHONE_DRIFTING
 def test_walls_height_area_and_openings_are_as_promised(seed):
     room = run(seed, PHONE_DRIFTING.but(frames=100))
     assert room.has_all_walls
-    assert 0.0001 < room.corner_error_m_n.mean() <= 0.03 and room.corner_error_m_n.max() <= 0.08
+    assert 0.0001 < room.literal_error_m_n.mean() <= 0.015 and room.literal_error_m_n.max() <= 0.025
+    assert 0.0001 < room.corner_error_m_n.mean() <= 0.006 and room.corner_error_m_n.max() <= 0.012, "of the shape"
     assert abs(room.ceiling_error_m) <= 0.01
     assert abs(room.area_error) <= 0.01
     assert room.found == 2 and room.invented <= 1

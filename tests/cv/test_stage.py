@@ -131,7 +131,7 @@ def test_the_code_version_covers_what_a_stage_imports_inside_functions(package):
 
 
 def test_the_stages_of_the_project_are_found_in_the_order_of_the_journey():
-    assert [each.name for each in find_stages()][:4] == ["frames", "poses", "depth", "mesh"]
+    assert [each.name for each in find_stages()][:4] == ["frames", "odometry", "poses", "depth"]
 
 
 def test_no_stage_imports_another_stage():
