@@ -201,11 +201,14 @@ def _outline(
     lines = _joined(lines, points, angle_p, params.band_m)
     lines = lines.take(np.arange(min(len(lines), 40)))
     walls = len(lines)
-    lines = lines.joined(_frontiers(grid, free_yx, lines))
+    frontiers, corners_42 = _frontiers(grid, free_yx, lines)
+    lines = lines.joined(frontiers)
     support, tops = _support(points, angle_p, lines, walls, heights)
     if heights.ceiling_m is not None:
         reach_vk = _reach_before_openings(rays, reach_vk, lines, walls, support)
-        free_yx = _free(grid, rays, reach_vk)
+    # what touches the raster's rim is outside: the raster must hold all that was seen in the room's own directions
+    grid = Grid.around(np.concatenate((everything, corners_42)), 0.6, params.cell_m, 700)
+    free_yx = _free(grid, rays, reach_vk)
     inside_yx, code_yx = inside_by_cut(
         grid, free_yx, lines, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
     )
@@ -295,25 +298,26 @@ def _on_line(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> 
     return (turned < np.radians(25)) & (np.abs(points[:, :2] @ lines.normal_n2[i] - lines.offset_m_n[i]) < band_m)
 
 
-def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> Lines:
-    """Where what was seen ends, along the main directions: the outline of a part of a room needs an end."""
+def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> tuple[Lines, F64]:
+    """Where what was seen ends, along the main directions: the outline of a part of a room needs an end.
+
+    And the corners (4, 2) of the rectangle of these directions around all that was seen.
+    """
+    angles = lines.angle_rad_n[0] + np.arange(4) * np.pi / 2
     places = grid.place(np.argwhere(free_yx).astype(np.float64))
     if len(places) == 0:
-        return Lines(np.zeros(0), np.zeros(0))
-    angles = lines.angle_rad_n[0] + np.arange(4) * np.pi / 2
-    offset = []
-    for angle in angles:
-        distance = places @ np.array([np.cos(angle), np.sin(angle)])
-        offset.append(float(np.quantile(distance, 0.002)))
-    found = Lines(angles, np.array(offset))
+        return lines.take(np.zeros(0, np.int64)), np.zeros((0, 2))
+    distance_pk = places @ np.stack((np.cos(angles), np.sin(angles)))
+    found = Lines(angles, np.quantile(distance_pk, 0.002, axis=0))
+    corners_42 = np.array([found.crossing(i - 1, i) for i in range(4)])
     # where a wall already ends it, there is nothing to add
     new = []
     for i in range(4):
         turned = np.abs((lines.angle_rad_n - angles[i] + np.pi) % (2 * np.pi) - np.pi)
-        near = np.abs(lines.offset_m_n - offset[i]) < 0.3
+        near = np.abs(lines.offset_m_n - found.offset_m_n[i]) < 0.3
         if not ((turned < JOIN_RAD) & near).any():
             new.append(i)
-    return found.take(np.array(new, np.int64))
+    return found.take(np.array(new, np.int64)), corners_42
 
 
 def _support(points: F64, angle_p: F64, lines: Lines, walls: int, heights: Heights) -> tuple[Support, Support]:
@@ -402,8 +406,9 @@ def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warni
     ends[0, 0] = max(ends[0, 0], surface_ends[kept[0], 0])  # an open end is where its wall was last seen
     ends[-1, 1] = min(ends[-1, 1], surface_ends[kept[-1], 1])
     warnings.append(
-        f"Only a part of the room was seen: the outline is open, {unseen_m:.1f} m of walls are missing"
-        + (f" and {is_guessed[kept].sum()} of those drawn are guessed." if is_guessed[kept].any() else ".")
+        "Only a part of the room was seen: the outline is open"
+        + (f" and {is_guessed[kept].sum()} of {len(kept)} walls are guessed. " if is_guessed[kept].any() else ". ")
+        + "Scan the rest of the room for its area."
     )
     return _Outline(ring.take(kept), False, is_guessed[kept], share[kept], ends)
 
