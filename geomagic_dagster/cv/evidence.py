@@ -125,13 +125,15 @@ def one_storey(surface: Surface, rays: Rays, warnings: list[str]) -> tuple[Surfa
     )
 
 
-def levelling(surface: Surface, rays: Rays, warnings: list[str]) -> tuple[F64, F64]:
+def levelling(surface: Surface, below_m: float, warnings: list[str]) -> tuple[F64, F64]:
     """(rotation, about which point) that makes a tilted floor level; none where it is level or was not seen.
 
     Nor where walls would lean by it: then gravity is right, and what looks like a floor is none.
+
+    Args: below_m: all of the floor lies below this height.
     """
     nothing = np.eye(3), np.zeros(3)
-    below = surface.point_m_p3[:, 2] < np.median(rays.eye_m_v3[:, 2]) - 0.4
+    below = surface.point_m_p3[:, 2] < below_m
     points, normals = surface.point_m_p3[below], surface.normal_p3[below]
     up = normals[:, 2] > np.cos(np.radians(15))
     points, normals = points[up], normals[up]

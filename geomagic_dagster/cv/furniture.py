@@ -26,7 +26,7 @@ from geomagic_dagster.cv.furniture_parts import (
     put_together,
     told_apart,
 )
-from geomagic_dagster.cv.furniture_shell import UNKNOWN_SPREAD_M, Room, room_of, without_shell
+from geomagic_dagster.cv.furniture_shell import UNKNOWN_SPREAD_M, Room, levelled, room_of, without_shell
 from geomagic_dagster.cv.plan_boxes import Rectangle, dominant_rad, rectangle_around
 from geomagic_dagster.cv.stage import Field, Params, minutes, stage
 from geomagic_dagster.cv.types import Furniture, Layout, Mesh
@@ -74,7 +74,9 @@ KIND_RGB = {
 )
 def furniture(layout: Layout, mesh: Mesh, params: FurnitureParams = FurnitureParams()) -> Furniture:
     """Boxes of everything in the room that is not the room. Without a floor heights are above the lowest surface."""
-    room = room_of(layout, mesh)
+    warnings: list[str] = []
+    mesh = levelled(layout, mesh, warnings)
+    room = room_of(layout, mesh, warnings)
     surface = without_shell(room, mesh, params.shell_m, params.samples_per_m2)
     if surface is None:
         return _boxes([], room)

@@ -34,6 +34,7 @@ TALL_SHARE, WALL_SHARE, LOW_SHARE = 1.0, 0.9, 0.2
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
+END_M = 1.0  # so long a stretch where seeing ended and no wall is known, and it is open
 WALL_SIGMA_FLOOR_M = 0.001
 # What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
 # and not independent. Measured on made-up rooms: bench/rooms.py.
@@ -70,7 +71,8 @@ def layout(poses: Poses, depth: DepthMaps, mesh: Mesh, params: LayoutParams = La
     surface = sampled(mesh)
     rays = rays_of(poses, depth)
     surface, rays = one_storey(surface, rays, warnings)
-    levelled_R_world_33, about_3 = levelling(surface, rays, warnings)
+    below_eyes_m = float(np.median(rays.eye_m_v3[:, 2])) - 0.4
+    levelled_R_world_33, about_3 = levelling(surface, below_eyes_m, warnings)
     surface, rays = surface.turned(levelled_R_world_33, about_3), rays.turned(levelled_R_world_33, about_3)
     heights = find_heights(surface, rays, warnings)
     outline = _outline(surface, rays, heights, params, warnings)
@@ -386,7 +388,9 @@ def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warni
     if is_guessed.all():
         warnings.append("No walls were seen: the outline of the room is unknown.")
         return None
-    if unseen_m <= CLOSED_SHARE * length.sum() or not is_guessed.any():
+    is_end = np.array(order) >= walls
+    has_long_end = bool((length[is_end] > END_M).any())
+    if (unseen_m <= CLOSED_SHARE * length.sum() and not has_long_end) or not is_guessed.any():
         if is_guessed.any():
             warnings.append(f"{is_guessed.sum()} of {count} walls were never seen and are guessed.")
         return _Outline(ring, True, is_guessed, share, ends)

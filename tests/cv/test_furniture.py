@@ -269,6 +269,53 @@ def test_a_tree_outdoors_is_no_furniture():
     assert furniture(layout_of([], ceiling=None), mesh).kind_k == ()
 
 
+def test_what_a_mirror_shows_behind_the_wall_is_no_furniture():
+    behind = [table(2.5, -2.0), face((0, -4, 0), (5, 0, 0), (0, 3.99, 0), 0.2), block((1.0, -3.0), (0.8, 0.5, 1.8))]
+    result = found(table(2.5, 2.0), *behind)
+    assert result.kind_k == ("table",)
+    np.testing.assert_allclose(result.centre_world_m_k3[0, :2], (2.5, 2.0), atol=0.03)
+
+
+def test_of_two_storeys_only_what_stands_in_the_one_that_layout_chose():
+    above, below = shell() + [0, 0, 2.8], shell() - [0, 0, 2.8]
+    mesh = mesh_of(shell(), table(2.5, 2.0), above, table(1.5, 1.5) + [0, 0, 2.8], below, chair(1, 1) - [0, 0, 2.8])
+    result = furniture(layout_of(ROOM), mesh)
+    assert result.kind_k == ("table",) and top_of(result) == pytest.approx(0.75, abs=0.01)
+
+
+def test_in_a_corridor_open_at_both_ends_a_cupboard_keeps_its_size():
+    walls = [face((0, 0, 0), (0, 0, 2.5), (10, 0, 0), 0.2), face((0, 1.6, 0), (10, 0, 0), (0, 0, 2.5), 0.2)]
+    mesh = mesh_of(
+        face((0, 0, 0), (10, 0, 0), (0, 1.6, 0), 0.2), *walls, block((5, 0.22), (1.2, 0.4, 0.9), sides="lrft")
+    )
+    result = furniture(layout_of([(10, 1.6), (0, 1.6), (0, 0), (10, 0)], closed=False), mesh)
+    assert result.kind_k == ("storage",)
+    np.testing.assert_allclose(size_of(result), (1.2, 0.42, 0.9), atol=0.04)
+
+
+def test_in_a_hall_of_30_m_a_chair_keeps_its_size():
+    corners = [(0, 0), (30, 0), (30, 18), (0, 18)]
+    mesh = mesh_of(shell(30, 18, 5), chair(20, 9), block((29.6, 9), (0.7, 2.0, 2.1), sides="lfbt"))
+    result = furniture(layout_of(corners, ceiling=5.0), mesh)
+    assert sorted(result.kind_k) == ["chair", "storage"]
+    np.testing.assert_allclose(size_of(result, result.kind_k.index("chair")), (0.48, 0.44, 0.9), atol=0.03)
+    np.testing.assert_allclose(size_of(result, result.kind_k.index("storage")), (2.0, 0.75, 2.1), atol=0.05)
+
+
+def test_with_gravity_5_degrees_off_boxes_stand_on_the_floor_as_layout_levelled_it():
+    angle = np.radians(5)
+    R_33 = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    mesh = mesh_of(*(part @ R_33.T for part in (shell(), table(2.5, 2.0), chair(1.0, 3.0))))
+    upright = furniture(layout_of(ROOM), mesh_of(shell(), table(2.5, 2.0), chair(1.0, 3.0)))
+    # layout turns the tilted floor level about its middle: the room is shifted by what the middle has moved
+    middle = R_33 @ np.array([2.5, 2.0, 0.0]) - (2.5, 2.0, 0.0)
+    tilted = furniture(layout_of(np.array(ROOM) + middle[:2], floor=middle[2], ceiling=2.5 + middle[2]), mesh)
+    assert tilted.kind_k == upright.kind_k == ("table", "chair")
+    np.testing.assert_allclose(tilted.size_m_k3, upright.size_m_k3, atol=0.03)
+    np.testing.assert_allclose(tilted.centre_world_m_k3, upright.centre_world_m_k3 + middle, atol=0.05)
+    assert any("5.0 degrees" in warning for warning in tilted.warnings)
+
+
 # --- numbers and picture ----------------------------------------------------------------------------------------------
 
 
