@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from geomagic_dagster.cv.furniture_chairs import Backrest, backrest, chair_of
 from geomagic_dagster.cv.furniture_parts import (
     HANGING_M,
     SEAT_M,
@@ -50,6 +51,12 @@ HIDDEN_BACK_M = 0.12
 """A piece that ends this near to a wall reaches to it."""
 HIDDEN_DEPTH_M = 0.75
 """Depth of what shows nothing but its tall front: how far it may be from front to wall."""
+WALL_BEHIND_BACK_M = 0.15
+"""A plate nearer to a wall hangs on it and is no chair's back."""
+SHARED = 0.25
+"""So much of its volume may lie in another box: sides are a few centimetres off."""
+PILLAR_M = (2.4, 0.6)
+"""What is higher than the first and narrower than the second is built in: a pillar, a pipe, the wall between windows."""
 FOOT_M = 0.20
 """Depth of the foot of what is thin and stands on something; fusion loses a foot of two centimetres."""
 FIT_TRIM = 0.012
@@ -114,17 +121,82 @@ def _fitted(pieces: list[Piece], surface: Surface, room: Room, params: Furniture
         )
     )
     fitted: list[_Fitted] = []
+    backs: list[tuple[Piece, F64, Backrest]] = []
+    has_load = {id(piece.on) for piece in pieces}
     for piece in pieces:
         index = points.of(piece.triangles)
-        at = surface.points_n3[index]
-        fit = _fit(piece, at, surface.normals_n3[index], room, walls_rad, surface, params)
+        at, normals = surface.points_n3[index], surface.normals_n3[index]
+        back = None
+        if piece.on is None and id(piece) not in has_load and _nearest_wall_m(at, room) > WALL_BEHIND_BACK_M:
+            back = backrest(at, normals, walls_rad, surface.point_m2)
+        if back is not None:
+            backs.append((piece, at, back))
+            continue
+        fit = _fit(piece, at, normals, room, walls_rad, surface, params)
         if fit is not None:
             fitted.append(fit)
+    tables = [each.rectangle for each in fitted if each.kind == "table"]
+    fitted += [_chair(*each, tables, surface) for each in backs]
+    fitted = _without_shared_space(fitted, surface)
     kept = {id(each.piece) for each in fitted}
     for each in fitted:
         if each.on is not None and id(each.on) not in kept:
             each.on = None
     return fitted
+
+
+def _without_shared_space(fitted: list[_Fitted], surface: Surface) -> list[_Fitted]:
+    """Two things are never in one place: of two boxes that share space the one of which less was seen goes.
+
+    It is a part of the other that did not hang together with it, or a bridge of noise. Under a table there is space.
+    """
+    kept: list[_Fitted] = []
+    for each in sorted(fitted, key=lambda each: -float(surface.area_f[each.piece.triangles].sum())):
+        if not any(_shared_share(each, other) > SHARED for other in kept if "table" not in (each.kind, other.kind)):
+            kept.append(each)
+    return [each for each in fitted if each in kept]
+
+
+def _shared_share(a: _Fitted, b: _Fitted) -> float:
+    """Of the smaller box's volume."""
+    import cv2
+
+    height = min(a.top_m, b.top_m) - max(a.bottom_m, b.bottom_m)
+    if height <= 0 or np.hypot(*(a.rectangle.centre_2 - b.rectangle.centre_2)) > 5:
+        return 0.0
+    plans = [(each.rectangle.corners_42 - a.rectangle.centre_2).astype(np.float32) for each in (a, b)]
+    volumes = [each.rectangle.area_m2 * (each.top_m - each.bottom_m) for each in (a, b)]
+    return float(height * cv2.intersectConvexConvex(*plans)[0] / max(min(volumes), 1e-9))
+
+
+def _chair(piece: Piece, at_n3: F64, back: Backrest, tables: list[Rectangle], surface: Surface) -> _Fitted:
+    """The box of a chair that showed only its back."""
+    rectangle, hidden = chair_of(back, tables)
+    top = float(np.quantile(at_n3[:, 2], 0.998))
+    return _Fitted(
+        piece, "chair", rectangle, 0.0, top, None, False, _sigma_2(hidden, surface),
+        _seen_share(rectangle, top, len(at_n3), surface),
+    )  # fmt: skip
+
+
+def _sigma_2(hidden_2: F64, surface: Surface) -> F64:
+    return SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden_2
+
+
+def _seen_share(rectangle: Rectangle, height_m: float, points: int, surface: Surface) -> float:
+    """Of a box's sides and top."""
+    box_m2 = 2 * height_m * float(rectangle.size_2.sum()) + rectangle.area_m2
+    return min(1.0, points * surface.point_m2 / box_m2)
+
+
+def _nearest_wall_m(at_n3: F64, room: Room) -> float:
+    """How near a piece comes to the walls before which it stands."""
+    nearest = np.inf
+    for wall in range(len(room.starts_w2)):
+        along, off, length = room.along_and_off(wall, at_n3[:, :2])
+        if np.median(along) > -0.1 and np.median(along) < length + 0.1:
+            nearest = min(nearest, float(np.quantile(off, 0.02)))
+    return nearest
 
 
 def _fit(
@@ -141,15 +213,12 @@ def _fit(
     top = _top_m(at_n3[:, 2], level_z, rectangle.area_m2 / surface.point_m2)
     if room.height_m - top < 0.15 and bottom > 1.6:
         return None  # a lamp on the ceiling
+    if top > PILLAR_M[0] and rectangle.size_2.max() < PILLAR_M[1]:
+        return None
     is_hung = False
-    nearest = np.inf
-    for wall in range(len(room.starts_w2)):
-        along, off, length = room.along_and_off(wall, at_n3[:, :2])
-        if np.median(along) > -0.1 and np.median(along) < length + 0.1:
-            nearest = min(nearest, float(np.quantile(off, 0.02)))
     lowest = bottom
     if piece.on is None and bottom > HANGING_M:
-        is_hung = nearest < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
+        is_hung = _nearest_wall_m(at_n3, room) < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
     if piece.on is None and not is_hung:
         bottom = 0.0
     if piece.on is None:
@@ -178,11 +247,9 @@ def _fit(
     if thinnest < (0.12 if piece.on is None else 0.05):  # what a drifted wall, a curtain or a pole leaves behind
         return None
     kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
-    box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
-    sigma_2 = SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden
     return _Fitted(
-        piece, kind, rectangle, bottom, top, piece.on, is_hung, sigma_2,
-        min(1.0, len(at_n3) * surface.point_m2 / box_m2),
+        piece, kind, rectangle, bottom, top, piece.on, is_hung, _sigma_2(hidden, surface),
+        _seen_share(rectangle, top - bottom, len(at_n3), surface),
     )  # fmt: skip
 
 
