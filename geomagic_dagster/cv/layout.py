@@ -34,6 +34,7 @@ TALL_SHARE, WALL_SHARE, LOW_SHARE = 1.0, 0.9, 0.2
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
 GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
 CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
+BOUNDED_SHARE = 0.75  # of what was seen must lie inside the walls
 END_M = 1.0  # so long a stretch where seeing ended and no wall is known, and it is open
 WALL_SIGMA_FLOOR_M = 0.001
 # What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
@@ -211,10 +212,14 @@ def _outline(
     # what touches the raster's rim is outside: the raster must hold all that was seen in the room's own directions
     grid = Grid.around(np.concatenate((everything, corners_42)), 0.6, params.cell_m, 700)
     free_yx = _free(grid, rays, reach_vk)
-    inside_yx, code_yx = inside_by_cut(
-        grid, free_yx, lines, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
-    )
-    inside_yx = _main_part(grid, inside_yx, rays.eye_m_v3[:, :2])
+    # where seeing ended is an end of the room only if walls alone do not bound what was seen
+    for bounds in (lines.take(np.arange(walls)), lines):
+        inside_yx, code_yx = inside_by_cut(
+            grid, free_yx, bounds, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
+        )
+        inside_yx = _main_part(grid, inside_yx, rays.eye_m_v3[:, :2])
+        if (inside_yx & free_yx).sum() > BOUNDED_SHARE * free_yx.sum():
+            break
     if not inside_yx.any():
         warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
         return None
