@@ -78,10 +78,10 @@ def precision_and_recall(rooms: list[JudgedBoxes]) -> tuple[float, float]:
 
 def seen_share(truth: Truth) -> F64:
     """Of each piece: how much of its free surface has a seen point within 4 cm."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     surface = truth.sample_surface(30_000, seen_only=False)
-    distance_m, _ = cKDTree(truth.sample_surface(90_000)).query(surface)
+    distance_m, _ = KDTree(truth.sample_surface(90_000)).query(surface)
     shares = []
     for piece in truth.room.furniture:
         cos, sin = np.cos(piece.yaw_rad), np.sin(piece.yaw_rad)
@@ -124,6 +124,6 @@ def iou(a: Box, b: Box) -> float:
     height -= max(centre_a[2] - size_a[2] / 2, centre_b[2] - size_b[2] / 2)
     if height <= 0 or np.hypot(*(centre_a - centre_b)[:2]) > 3:
         return 0.0
-    plans = [rectangle_corners(c[:2] - centre_a[:2], s[:2], y).astype(np.float32) for c, s, y in (a, b)]
-    common = height * cv2.intersectConvexConvex(*plans)[0]
+    plan_a, plan_b = (rectangle_corners(c[:2] - centre_a[:2], s[:2], y).astype(np.float32) for c, s, y in (a, b))
+    common = height * cv2.intersectConvexConvex(plan_a, plan_b)[0]
     return float(common / (np.prod(size_a) + np.prod(size_b) - common))

@@ -56,7 +56,7 @@ WALL_BEHIND_BACK_M = 0.15
 SHARED = 0.25
 """So much of its volume may lie in another box: sides are a few centimetres off."""
 PILLAR_M = (2.4, 0.6)
-"""What is higher than the first and narrower than the second is built in: a pillar, a pipe, the wall between windows."""
+"""What is higher than the first and narrower than the second is built in: a pillar, a pipe."""
 FOOT_M = 0.20
 """Depth of the foot of what is thin and stands on something; fusion loses a foot of two centimetres."""
 FIT_TRIM = 0.012
@@ -164,9 +164,9 @@ def _shared_share(a: _Fitted, b: _Fitted) -> float:
     height = min(a.top_m, b.top_m) - max(a.bottom_m, b.bottom_m)
     if height <= 0 or np.hypot(*(a.rectangle.centre_2 - b.rectangle.centre_2)) > 5:
         return 0.0
-    plans = [(each.rectangle.corners_42 - a.rectangle.centre_2).astype(np.float32) for each in (a, b)]
+    plan_a, plan_b = ((each.rectangle.corners_42 - a.rectangle.centre_2).astype(np.float32) for each in (a, b))
     volumes = [each.rectangle.area_m2 * (each.top_m - each.bottom_m) for each in (a, b)]
-    return float(height * cv2.intersectConvexConvex(*plans)[0] / max(min(volumes), 1e-9))
+    return float(height * cv2.intersectConvexConvex(plan_a, plan_b)[0] / max(min(volumes), 1e-9))
 
 
 def _chair(piece: Piece, at_n3: F64, back: Backrest, tables: list[Rectangle], surface: Surface) -> _Fitted:
@@ -218,7 +218,9 @@ def _fit(
     is_hung = False
     lowest = bottom
     if piece.on is None and bottom > HANGING_M:
-        is_hung = _nearest_wall_m(at_n3, room) < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
+        is_hung = _nearest_wall_m(at_n3, room) < 0.15 and not _is_round(
+            rectangle, normals_n3
+        )  # a lamp's shade stands on its pole
     if piece.on is None and not is_hung:
         bottom = 0.0
     if piece.on is None:

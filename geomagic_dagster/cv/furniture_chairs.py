@@ -70,7 +70,7 @@ def backrest(at_n3: F64, normals_n3: F64, axes_rad: tuple[float, ...], point_m2:
 
 
 def chair_of(back: Backrest, tables: list[Rectangle]) -> tuple[Rectangle, F64]:
-    """The chair's rectangle, and how much of each of its edges nobody saw. The seat is under the table, if there is one."""
+    """The chair's rectangle, and how much of each of its edges nobody saw; at a table it faces the table."""
     side = back.seat_side
     near = [each for each in tables if gap_m(back.plate, each) < AT_TABLE_M]
     if near:
