@@ -173,9 +173,10 @@ def _chair(piece: Piece, at_n3: F64, back: Backrest, tables: list[Rectangle], su
     """The box of a chair that showed only its back."""
     rectangle, hidden = chair_of(back, tables)
     top = float(np.quantile(at_n3[:, 2], 0.998))
+    known = 1.0 - float((hidden / rectangle.size_2).max())
     return _Fitted(
         piece, "chair", rectangle, 0.0, top, None, False, _sigma_2(hidden, surface),
-        _seen_share(rectangle, top, len(at_n3), surface),
+        known * _seen_share(rectangle, top, len(at_n3), surface),
     )  # fmt: skip
 
 

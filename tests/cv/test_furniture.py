@@ -156,6 +156,45 @@ def test_a_lamp_on_the_ceiling_is_no_furniture():
     assert found(block((2.5, 2.0), (0.4, 0.4, 0.3), 2.19, "lrfbu")).kind_k == ()
 
 
+def back_alone(x: float, y: float, bottom: float = 0.55) -> Triangles:
+    """The back of `chair(x, y)`, whose seat nobody saw."""
+    return block((x, y - 0.21), (0.44, 0.06, 0.9 - bottom), bottom)
+
+
+@pytest.mark.parametrize("bottom", [0.05, 0.55])
+def test_a_chair_at_a_table_of_which_only_the_back_was_seen_is_a_chair_that_faces_the_table(bottom: float):
+    result = found(table(2.5, 2.0), back_alone(2.3, 1.30, bottom))
+    assert result.kind_k == ("table", "chair")
+    k = result.kind_k.index("chair")
+    np.testing.assert_allclose(size_of(result, k), (0.5, 0.44, 0.9), atol=0.04)
+    np.testing.assert_allclose(result.centre_world_m_k3[k, :2], (2.3, 1.30), atol=0.05)
+    assert result.size_sigma_m_k3[k, :2].max() > 1.5 * result.size_sigma_m_k3[0, :2].max(), "its depth was not seen"
+    assert result.confidence_k[k] < 0.5 * result.confidence_k[0]
+
+
+def test_of_a_chair_seen_from_behind_the_seat_is_on_the_other_side():
+    rear = face((2.28, 1.79, 0.5), (0.44, 0, 0), (0, 0, 0.4))
+    result = found(table(4.2, 3.2, 1.0, 0.8), rear, face((2.28, 1.79, 0.9), (0.44, 0, 0), (0, 0.03, 0)))
+    assert sorted(result.kind_k) == ["chair", "table"]
+    k = result.kind_k.index("chair")
+    np.testing.assert_allclose(result.centre_world_m_k3[k, :2], (2.5, 2.04), atol=0.05)
+
+
+def test_a_plate_before_a_wall_is_no_chair():
+    assert "chair" not in found(block((2.0, 0.09), (0.44, 0.06, 0.4), 0.5)).kind_k
+
+
+def test_a_vase_on_a_low_cupboard_does_not_make_it_a_chair():
+    result = found(block((2.5, 2.0), (0.45, 0.40, 0.5)), block((2.5, 2.12), (0.14, 0.14, 0.28), 0.5))
+    assert result.kind_k == ("storage", "object") and result.stands_on_k.tolist() == [-1, 0]
+
+
+def test_a_pillar_is_no_furniture_and_a_wardrobe_up_to_the_ceiling_is():
+    result = found(block((0.25, 2.0), (0.4, 0.4, 2.48), sides="rfb"), block((4.65, 2.0), (0.6, 1.8, 2.45), sides="lfb"))
+    assert result.kind_k == ("storage",)
+    np.testing.assert_allclose(size_of(result)[:2], (1.8, 0.65), atol=0.06)
+
+
 # --- things that touch ----------------------------------------------------------------------------------------------
 
 
@@ -178,6 +217,19 @@ def test_two_cupboards_that_touch_are_told_apart_by_their_heights():
 def test_chairs_at_a_table_stay_chairs():
     result = found(table(2.5, 2.0), chair(2.2, 1.33), chair(2.8, 1.33))
     assert sorted(result.kind_k) == ["chair", "chair", "table"]
+
+
+def test_of_two_boxes_in_one_place_the_one_of_which_more_was_seen_stays():
+    inside = block((2.5, 2.0), (0.5, 0.3, 0.7), 0.1, "lrfb")  # what fusion left inside of a cupboard
+    result = found(block((2.5, 2.0), (1.2, 0.5, 0.9), sides="lrfb"), inside)
+    assert len(result.kind_k) == 1
+    np.testing.assert_allclose(size_of(result), (1.2, 0.5, 0.9), atol=0.03)
+
+
+def test_a_chair_pushed_under_a_table_stays():
+    result = found(table(2.5, 2.0), back_alone(2.5, 1.70))  # its back is 8 cm from the table's edge
+    assert result.kind_k == ("table", "chair")
+    np.testing.assert_allclose(result.centre_world_m_k3[1, :2], (2.5, 1.70), atol=0.05)
 
 
 # --- the frame of reference, and the layout's errors --------------------------------------------------------------
