@@ -148,13 +148,27 @@ def _fitted(pieces: list[Piece], surface: Surface, room: Room, params: Furniture
 def _without_shared_space(fitted: list[_Fitted], surface: Surface) -> list[_Fitted]:
     """Two things are never in one place: of two boxes that share space the one of which less was seen goes.
 
-    It is a part of the other that did not hang together with it, or a bridge of noise. Under a table there is space.
+    It is a part of the other that did not hang together with it, or a bridge of noise. What stood on it stands on the
+    other, if that is as high, or was a part of it. Under a table there is space.
     """
     kept: list[_Fitted] = []
+    place_of: dict[int, _Fitted] = {}  # by what went: the box in whose place it was
     for each in sorted(fitted, key=lambda each: -float(surface.area_f[each.piece.triangles].sum())):
-        if not any(_shared_share(each, other) > SHARED for other in kept if "table" not in (each.kind, other.kind)):
+        others = [other for other in kept if "table" not in (each.kind, other.kind)]
+        other = next((other for other in others if _shared_share(each, other) > SHARED), None)
+        if other is None:
             kept.append(each)
-    return [each for each in fitted if each in kept]
+        else:
+            place_of[id(each.piece)] = other
+    remaining = []
+    for each in fitted:
+        below = place_of.get(id(each.on))
+        if each not in kept or (below is not None and abs(each.bottom_m - below.top_m) > 0.12):
+            continue
+        if below is not None:
+            each.on = below.piece if below is not each else None
+        remaining.append(each)
+    return remaining
 
 
 def _shared_share(a: _Fitted, b: _Fitted) -> float:
