@@ -1,4 +1,4 @@
-"""The boxes as a small picture, for whoever looks at a run. Belongs here: drawing. Does not belong here: any finding."""
+"""The boxes as a small picture, for who looks at a run. Belongs here: drawing. Does not belong here: any finding."""
 
 from __future__ import annotations
 
