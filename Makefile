@@ -5,6 +5,7 @@ SHELL := bash
 PYTHON ?= python3
 PORT ?= 3000
 SCAN ?=
+ROOMS ?= 10
 BIN := .venv/bin
 # All that runs leave behind lies in .home: the store, the inbox, the packages and Dagster's own database.
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
@@ -27,8 +28,8 @@ test: setup-dev  ## run all tests
 lint: setup-dev  ## ruff, the type checker and the import contract
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 
-bench: setup-dev .venv/.bench  ## seconds and peak memory a stage; fusion next to Open3D: make bench [SCAN=path]
-	@$(BIN)/python -m bench $(if $(SCAN),--scan "$(SCAN)")
+bench: setup-dev .venv/.bench  ## time and memory; made-up rooms over their truth; fusion: make bench [SCAN=path] [ROOMS=10]
+	@$(BIN)/python -m bench $(if $(SCAN),--scan "$(SCAN)") --rooms $(ROOMS) --sheet "$(GEOMAGIC_HOME)/bench/rooms.png"
 
 setup: .venv/.run  ## make .venv with what `run` and `ui` need
 setup-dev: .venv/.dev  ## ... and what the tests need

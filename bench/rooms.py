@@ -1,6 +1,6 @@
-"""Layouts of made-up rooms held to their truth: figures, and one picture of ten plans over truth.
+"""Layout and furniture of made-up rooms held to their truth: figures, and one picture of plans over truth.
 
-    python -m bench.rooms --rooms 30 --sheet rooms.png
+    python -m bench.rooms --rooms 30 --first-seed 30 --sheet rooms.png
 
 Errors of corners are told twice: literally, where the first frame's pose puts the room, and those of the room's
 shape, for which the found outline is laid over the true one first (rigidly: nothing is scaled).
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,18 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from bench.boxes import Box, JudgedBoxes, found_boxes, judge_boxes, precision_and_recall
 from geomagic_dagster.cv.containers import encode_png
 from geomagic_dagster.cv.plan import area_m2
 from geomagic_dagster.cv.stage import find_stages
-from geomagic_dagster.cv.types import Frames, Layout, Poses
+from geomagic_dagster.cv.types import Frames, Furniture, Layout, Poses
 from geomagic_dagster.guardrails.execution import run_stage
 from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, MadeUpScan, ScanOptions, Truth, make_room, scan_room
+from geomagic_dagster.scans.made_up.plan import rectangle_corners
 
 F64 = NDArray[np.float64]
-STAGES = ("frames", "odometry", "poses", "depth", "mesh", "layout")
+JUDGED = ("layout", "furniture")
+"""The stages whose time is told, as a share of all up to these."""
 
 
 @dataclass(eq=False)
@@ -36,9 +41,6 @@ class Judged:
 
     seed: int
     shape: str
-    seconds: float
-    share: float
-    """Of the time of all stages up to here."""
     corners_m_n2: F64
     """In the true world, as it came."""
     truth_m_n2: F64
@@ -54,16 +56,23 @@ class Judged:
     missed: int = 0
     invented: int = 0
     calibration: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    boxes: JudgedBoxes = field(default_factory=JudgedBoxes)
+    box_corners_m_k42: list[F64] = field(default_factory=list)
+    """Found boxes from above, in the true world, as they came."""
+    true_box_corners_m_k42: list[F64] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each stage."""
+
+    def share(self, stage: str) -> float:
+        return self.seconds[stage] / sum(self.seconds.values())
 
 
-def judge(made: MadeUpScan, layout: Layout, poses: Poses, seconds: float = 0.0, share: float = 0.0) -> Judged:
+def judge(made: MadeUpScan, layout: Layout, poses: Poses) -> Judged:
     """Errors of a layout against the room's truth."""
     truth, room = made.truth, made.truth.room
     true = room.footprint_world_m_n2
     corners = in_truth(layout.corners_world_m_n2, truth, poses)
-    judged = Judged(
-        room.seed, room.shape, seconds, share, corners, true, layout.is_closed and len(corners) == len(true)
-    )
+    judged = Judged(room.seed, room.shape, corners, true, layout.is_closed and len(corners) == len(true))
     if layout.floor_z_world_m is not None and layout.ceiling_z_world_m is not None:
         judged.ceiling_error_m = layout.ceiling_z_world_m - layout.floor_z_world_m - room.ceiling_z_m + room.floor_z_m
         sigma = float(np.hypot(layout.floor_sigma_m, layout.ceiling_sigma_m))
@@ -130,51 +139,88 @@ def camera_error_m(truth: Truth, frames: Frames, poses: Poses) -> F64:
     return error_m_b[poses.is_used_b]
 
 
-def laid_over(points_n2: F64, onto_n2: F64) -> F64:
-    """Turned and shifted to lie on others as well as can be (Kabsch 1976)."""
+def laying_over(points_n2: F64, onto_n2: F64) -> tuple[F64, F64]:
+    """(rotation (2, 2), shift (2,)) that turn and shift points to lie on others as well as can be (Kabsch 1976)."""
     middle, onto_middle = points_n2.mean(axis=0), onto_n2.mean(axis=0)
     u, _, vt = np.linalg.svd((points_n2 - middle).T @ (onto_n2 - onto_middle))
     turn = (u @ np.diag([1.0, np.linalg.det(u @ vt)]) @ vt).T
-    return (points_n2 - middle) @ turn.T + onto_middle
+    return turn, onto_middle - turn @ middle
+
+
+def laid_over(points_n2: F64, onto_n2: F64) -> F64:
+    turn, shift = laying_over(points_n2, onto_n2)
+    return points_n2 @ turn.T + shift
 
 
 def run(seed: int, options: ScanOptions) -> Judged:
-    """A made-up room through all stages up to the layout."""
+    """A made-up room through all stages but the package."""
     made = scan_room(make_room(seed), options)
-    stages = {stage.name: stage for stage in find_stages()}
     results: dict[str, Any] = {"scan": made.scan}
-    seconds = {}
-    for name in STAGES:
-        stage = stages[name]
-        inputs = {each: results[each] for each in stage.inputs}
-        outcome = run_stage(stage, inputs, stage.params(), logging.getLogger("bench"))
-        results[name], seconds[name] = outcome.result, outcome.seconds
-    share = seconds["layout"] / sum(seconds.values())
-    judged = judge(made, results["layout"], results["poses"], seconds["layout"], share)
+    seconds: dict[str, float] = {}
+    for stage in find_stages():
+        if stage.name != "package":
+            inputs = {each: results[each] for each in stage.inputs}
+            outcome = run_stage(stage, inputs, stage.params(), logging.getLogger("bench"))
+            results[stage.name], seconds[stage.name] = outcome.result, outcome.seconds
+    furniture: Furniture = results["furniture"]
+    judged = judge(made, results["layout"], results["poses"])
+    judged.seconds = seconds
     judged.camera_error_m_b = camera_error_m(made.truth, results["frames"], results["poses"])
+    judged.boxes = judge_boxes(furniture, made.truth, results["poses"])
+    judged.box_corners_m_k42 = [
+        in_truth(_from_above(box), made.truth, results["poses"]) for box in found_boxes(furniture)
+    ]
+    judged.true_box_corners_m_k42 = [piece.corners_world_m_42 for piece in made.truth.room.furniture]
     return judged
 
 
-def sheet(rooms: list[Judged], columns: int = 5, tile: int = 320) -> NDArray[np.uint8]:
-    """Plans (black) over truth (red), both in the true world's shape, with their errors."""
+def _from_above(box: Box) -> F64:
+    centre, size, yaw = box
+    return rectangle_corners(centre[:2], size[:2], yaw)
+
+
+RED, LIGHT_RED, BLACK, BLUE = (220, 40, 40), (255, 222, 214), (0, 0, 0), (30, 80, 220)
+
+
+def sheet(rooms: list[Judged], columns: int = 5, tile: int = 420) -> NDArray[np.uint8]:
+    """Plans (black) over truth (red), boxes (blue) over the true ones (filled), with their errors.
+
+    Where all walls were found, the whole plan with its boxes is laid over the true outline first, as for the figures.
+    """
     import cv2
+
+    def text(words: str, row: int) -> None:
+        at = (8, 16 + 15 * row if row >= 0 else tile + 7 + 15 * row)
+        cv2.putText(picture, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, BLACK, 1, cv2.LINE_AA)
 
     tiles = []
     for room in rooms:
         picture = np.full((tile, tile, 3), 255, np.uint8)
         true = room.truth_m_n2
         middle = 0.5 * (true.min(axis=0) + true.max(axis=0))
-        scale = (tile - 70) / float(np.ptp(true, axis=0).max())
-        found = laid_over(room.corners_m_n2, true) if room.has_all_walls else room.corners_m_n2
-        for corners, colour, width in ((true, (220, 40, 40), 5), (found, (0, 0, 0), 1)):
-            x, y = ((corners - middle) * scale * (1, -1) + tile / 2).T
-            line = np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # sixteenths of a pixel
-            cv2.polylines(picture, [line], room.has_all_walls or corners is true, colour, width, cv2.LINE_AA, 4)
+        scale = (tile - 100) / float(np.ptp(true, axis=0).max())
+        turn, shift = np.eye(2), np.zeros(2)
+        if room.has_all_walls:
+            turn, shift = laying_over(room.corners_m_n2, true)
+
+        def pixels(points_m_n2: F64) -> NDArray[np.int32]:
+            x, y = ((points_m_n2 - middle) * scale * (1, -1) + tile / 2).T  # noqa: B023
+            return np.rint(np.stack((x, y), axis=1) * 16).astype(np.int32)  # sixteenths of a pixel
+
+        for corners in room.true_box_corners_m_k42:
+            cv2.fillPoly(picture, [pixels(corners)], LIGHT_RED, cv2.LINE_AA, 4)
+            cv2.polylines(picture, [pixels(corners)], True, RED, 1, cv2.LINE_AA, 4)
+        cv2.polylines(picture, [pixels(true)], True, RED, 5, cv2.LINE_AA, 4)
+        for corners in room.box_corners_m_k42:
+            cv2.polylines(picture, [pixels(corners @ turn.T + shift)], True, BLUE, 2, cv2.LINE_AA, 4)
+        found = room.corners_m_n2 @ turn.T + shift
+        cv2.polylines(picture, [pixels(found)], room.has_all_walls, BLACK, 1, cv2.LINE_AA, 4)
         worst = f"{100 * room.corner_error_m_n.max():.1f} cm" if room.has_all_walls else "other walls"
-        text = f"{room.seed} {room.shape}: corner {worst}"
-        cv2.putText(picture, text, (8, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-        text = f"openings {room.found} found {room.missed} missed {room.invented} invented"
-        cv2.putText(picture, text, (8, tile - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+        text(f"{room.seed} {room.shape}: corner {worst}, area {100 * room.area_error:+.2f} %", 0)
+        text(f"ceiling {1000 * room.ceiling_error_m:+.0f} mm", 1)
+        text(f"openings: {room.found} found, {room.missed} missed, {room.invented} invented", -2)
+        right, missed, false = (getattr(room.boxes, name).total() for name in ("right", "missed", "false"))
+        text(f"boxes: {right} right, {missed} missed, {false} false", -1)
         tiles.append(picture)
     while len(tiles) % columns:
         tiles.append(np.full((tile, tile, 3), 255, np.uint8))
@@ -182,50 +228,94 @@ def sheet(rooms: list[Judged], columns: int = 5, tile: int = 320) -> NDArray[np.
 
 
 def tables(rooms: list[Judged]) -> list[Table]:
+    """Figures; how honest the sigmas are; which kind of furniture was taken for which."""
     errors, literal, cameras = (
         np.concatenate([getattr(room, name) for room in rooms])
         for name in ("corner_error_m_n", "literal_error_m_n", "camera_error_m_b")
     )
     found, missed, invented = (sum(getattr(room, name) for room in rooms) for name in ("found", "missed", "invented"))
-    figures = Table("figure", "value", title=f"layout of {len(rooms)} made-up rooms")
-    for name, value in (
-        ("rooms with all walls and no other", f"{sum(room.has_all_walls for room in rooms)}"),
-        ("corners as they came, mean and worst", f"{100 * literal.mean():.2f} cm, {100 * literal.max():.2f} cm"),
-        ("corners of the shape, mean and worst", f"{100 * errors.mean():.2f} cm, {100 * errors.max():.2f} cm"),
-        ("cameras as they came, mean and worst", f"{100 * cameras.mean():.2f} cm, {100 * cameras.max():.2f} cm"),
-        ("ceiling height, worst", f"{1000 * np.nanmax(np.abs([room.ceiling_error_m for room in rooms])):.1f} mm"),
-        ("area, worst", f"{100 * np.nanmax(np.abs([room.area_error for room in rooms])):.2f} %"),
+    precision, recall = precision_and_recall([room.boxes for room in rooms])
+    shares = {name: max(room.share(name) for room in rooms) for name in JUDGED if name in rooms[0].seconds}
+    figures = Table("figure", "value", "meant", title=f"{len(rooms)} made-up rooms")
+    for name, value, meant in (
+        ("rooms with all walls and no other", f"{sum(room.has_all_walls for room in rooms)}", f"{len(rooms)}"),
+        (
+            "corners as they came, mean and worst",
+            f"{100 * literal.mean():.2f} cm, {100 * literal.max():.2f} cm",
+            "3, 8",
+        ),
+        ("corners of the shape, mean and worst", f"{100 * errors.mean():.2f} cm, {100 * errors.max():.2f} cm", ""),
+        ("cameras as they came, mean and worst", f"{100 * cameras.mean():.2f} cm, {100 * cameras.max():.2f} cm", ""),
+        ("ceiling height, worst", f"{1000 * np.nanmax(np.abs([room.ceiling_error_m for room in rooms])):.1f} mm", "10"),
+        ("area, worst", f"{100 * np.nanmax(np.abs([room.area_error for room in rooms])):.2f} %", "1"),
         (
             "openings, precision and recall",
             f"{found / max(1, found + invented):.2f}, {found / max(1, found + missed):.2f}",
+            "0.70",
         ),
-        ("seconds, mean", f"{np.mean([room.seconds for room in rooms]):.2f}"),
-        ("share of the stages up to here, worst", f"{100 * max(room.share for room in rooms):.0f} %"),
-    ):
-        figures.add_row(name, value)
-    sigmas = Table("errors", "of", "inside one sigma", "inside two", title="calibration: 68 % and 95 % are meant")
-    for name in ("corner", "wall", "length", "area", "ceiling height", "opening"):
-        ratio = np.array([abs(e) / s for room in rooms for e, s in room.calibration.get(name, ())])
-        if len(ratio):
-            sigmas.add_row(
-                name, str(len(ratio)), f"{100 * (ratio < 1).mean():.0f} %", f"{100 * (ratio < 2).mean():.0f} %"
+        ("boxes, precision and recall", f"{precision:.2f}, {recall:.2f}", "0.80"),
+        *(
+            (
+                f"{name}: seconds, mean; share of all before the package, worst",
+                f"{np.mean([room.seconds[name] for room in rooms]):.2f}; {100 * share:.0f} %",
+                "",
             )
-    return [figures, sigmas]
+            for name, share in shares.items()
+        ),
+    ):
+        figures.add_row(name, value, meant)
+    sigmas = Table("errors", "of", "inside one sigma", "inside two", title="calibration: 68 % and 95 % are meant")
+    ratios = {
+        name: np.array([abs(e) / s for room in rooms for e, s in room.calibration.get(name, ())])
+        for name in ("corner", "wall", "length", "area", "ceiling height", "opening")
+    }
+    box_ratios = np.abs(np.concatenate([room.boxes.errors_over_sigma_m6 for room in rooms]))
+    ratios |= {"box, edges": box_ratios[:, :3].ravel(), "box, centre": box_ratios[:, 3:].ravel()}
+    for name, ratio in ratios.items():
+        if len(ratio):
+            inside = (f"{100 * (ratio < sigma).mean():.0f} %" for sigma in (1, 2))
+            sigmas.add_row(name, str(len(ratio)), *inside)
+    right, gone, taken_for = (
+        sum((getattr(room.boxes, name) for room in rooms), Counter()) for name in ("right", "missed", "taken_for")
+    )
+    kinds = Table("piece", "found", "of", "taken for", title="furniture by its true kind")
+    for kind in sorted(right | gone):
+        names = ", ".join(f"{name} {n}" for (true, name), n in sorted(taken_for.items()) if true == kind)
+        kinds.add_row(kind, str(right[kind]), str(right[kind] + gone[kind]), names)
+    return [figures, sigmas, kinds]
+
+
+def report(seeds: range, options: ScanOptions, picture: Path) -> None:
+    """Runs the rooms, prints the tables, writes the contact sheet."""
+    rooms = []
+    for seed in seeds:
+        rooms.append(run(seed, options))
+        print(f"made-up room {seed}: {sum(rooms[-1].seconds.values()):.1f} s", file=sys.stderr)
+    for table in tables(rooms):
+        Console().print(table)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.write_bytes(encode_png(sheet(rooms)))
+    print(f"{picture}: plan (black) over truth (red), boxes (blue) over true boxes (filled)")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.rooms", description="Layouts of made-up rooms beside truth")
-    parser.add_argument("--rooms", type=int, default=10)
+    parser = argparse.ArgumentParser(prog="python -m bench.rooms", description="Made-up rooms beside their truth")
+    add_arguments(parser)
+    report_chosen(parser.parse_args())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rooms", type=int, default=10, help="how many made-up rooms")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=100)
     parser.add_argument("--steady", action="store_true", help="tracking that closes its loops, instead of 1 %% drift")
-    parser.add_argument("--sheet", type=Path, default=Path("rooms.png"))
-    chosen = parser.parse_args()
+    parser.add_argument("--sheet", type=Path, default=Path("rooms.png"), help="the picture to write")
+
+
+def report_chosen(chosen: argparse.Namespace) -> None:
+    """`report` with what was said on the command line."""
     options = (PHONE if chosen.steady else PHONE_DRIFTING).but(frames=chosen.frames)
-    rooms = [run(seed, options) for seed in range(chosen.rooms)]
-    for table in tables(rooms):
-        Console().print(table)
-    chosen.sheet.write_bytes(encode_png(sheet(rooms[:10])))
-    print(f"{chosen.sheet}: plan (black) over truth (red)")
+    report(range(chosen.first_seed, chosen.first_seed + chosen.rooms), options, chosen.sheet)
 
 
 if __name__ == "__main__":

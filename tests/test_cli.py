@@ -48,7 +48,14 @@ def test_help_names_every_command_and_loads_nothing_heavy(geomagic):
 def test_stages_lists_the_journey_with_its_settings(geomagic):
     code, out, _ = geomagic("stages")
     assert code == 0
-    assert out.index("frames") < out.index("odometry") < out.index("poses") < out.index("depth") < out.index("mesh") < out.index("package")
+    assert (
+        out.index("frames")
+        < out.index("odometry")
+        < out.index("poses")
+        < out.index("depth")
+        < out.index("mesh")
+        < out.index("package")
+    )
     assert "far_m = 8.0" in out
 
 

@@ -125,10 +125,15 @@ def one_storey(surface: Surface, rays: Rays, warnings: list[str]) -> tuple[Surfa
     )
 
 
-def levelling(surface: Surface, rays: Rays, warnings: list[str]) -> tuple[F64, F64]:
-    """(rotation, about which point) that makes a tilted floor level; none where it is level or was not seen."""
+def levelling(surface: Surface, below_m: float, warnings: list[str]) -> tuple[F64, F64]:
+    """(rotation, about which point) that makes a tilted floor level; none where it is level or was not seen.
+
+    Nor where walls would lean by it: then gravity is right, and what looks like a floor is none.
+
+    Args: below_m: all of the floor lies below this height.
+    """
     nothing = np.eye(3), np.zeros(3)
-    below = surface.point_m_p3[:, 2] < np.median(rays.eye_m_v3[:, 2]) - 0.4
+    below = surface.point_m_p3[:, 2] < below_m
     points, normals = surface.point_m_p3[below], surface.normal_p3[below]
     up = normals[:, 2] > np.cos(np.radians(15))
     points, normals = points[up], normals[up]
@@ -142,13 +147,16 @@ def levelling(surface: Surface, rays: Rays, warnings: list[str]) -> tuple[F64, F
         counts, edges = np.histogram(height, np.arange(height.min(), height.max() + 0.08, 0.04))
         lowest = np.flatnonzero(counts > 0.3 * counts.max())[0]
         mine = np.abs(height - 0.5 * (edges[lowest] + edges[lowest + 1])) < band_m
-        if mine.sum() < 50:
+        if mine.sum() * surface.m2 < 0.25:
             return nothing
         centre = points[mine].mean(axis=0)
         _, axes = np.linalg.eigh(np.cov((points[mine] - centre).T))
         up_3 = axes[:, 0] * np.sign(axes[2, 0])
     tilt_deg = float(np.degrees(np.arccos(np.clip(up_3[2], -1, 1))))
     if not 1.0 < tilt_deg < 15.0:
+        return nothing
+    upright = surface.normal_p3[np.abs(surface.normal_p3[:, 2]) < 0.3]
+    if len(upright) * surface.m2 > 0.5 and np.abs(upright @ up_3).mean() > np.abs(upright[:, 2]).mean():
         return nothing
     warnings.append(
         f"The floor is tilted by {tilt_deg:.1f} degrees against gravity as the device has it: lengths and heights are "

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from geomagic_dagster.cv.furniture_chairs import Backrest, backrest, chair_of
 from geomagic_dagster.cv.furniture_parts import (
     HANGING_M,
     SEAT_M,
@@ -26,8 +27,9 @@ from geomagic_dagster.cv.furniture_parts import (
     put_together,
     told_apart,
 )
-from geomagic_dagster.cv.furniture_shell import UNKNOWN_SPREAD_M, Room, room_of, without_shell
-from geomagic_dagster.cv.plan_boxes import Rectangle, dominant_rad, rectangle_around
+from geomagic_dagster.cv.furniture_picture import drawn
+from geomagic_dagster.cv.furniture_shell import UNKNOWN_SPREAD_M, Room, levelled, room_of, without_shell
+from geomagic_dagster.cv.plan_boxes import Rectangle, rectangle_around
 from geomagic_dagster.cv.stage import Field, Params, minutes, stage
 from geomagic_dagster.cv.types import Furniture, Layout, Mesh
 
@@ -50,6 +52,12 @@ HIDDEN_BACK_M = 0.12
 """A piece that ends this near to a wall reaches to it."""
 HIDDEN_DEPTH_M = 0.75
 """Depth of what shows nothing but its tall front: how far it may be from front to wall."""
+WALL_BEHIND_BACK_M = 0.15
+"""A plate nearer to a wall hangs on it and is no chair's back."""
+SHARED = 0.25
+"""So much of its volume may lie in another box: sides are a few centimetres off."""
+PILLAR_M = (2.4, 0.6)
+"""What is higher than the first and narrower than the second is built in: a pillar, a pipe."""
 FOOT_M = 0.20
 """Depth of the foot of what is thin and stands on something; fusion loses a foot of two centimetres."""
 FIT_TRIM = 0.012
@@ -59,11 +67,6 @@ SIZE_SIGMA_M, HEIGHT_SIGMA_M, PLACE_SIGMA_M = (0.010, 1.8), (0.004, 0.8), (0.013
 the errors lie within two; errors have long tails, so that somewhat more than 68 % lie within one."""
 BEHIND_M = 0.02
 """Gap between a piece and the wall behind it."""
-KIND_RGB = {
-    "table": (240, 200, 130), "chair": (170, 205, 240), "sofa": (150, 180, 230), "bed": (205, 185, 235),
-    "storage": (200, 215, 165), "television": (150, 150, 160), "object": (225, 225, 225),
-}  # fmt: skip
-"""Of the picture."""
 
 
 @stage(
@@ -74,7 +77,9 @@ KIND_RGB = {
 )
 def furniture(layout: Layout, mesh: Mesh, params: FurnitureParams = FurnitureParams()) -> Furniture:
     """Boxes of everything in the room that is not the room. Without a floor heights are above the lowest surface."""
-    room = room_of(layout, mesh)
+    warnings: list[str] = []
+    mesh = levelled(layout, mesh, warnings)
+    room = room_of(layout, mesh, warnings)
     surface = without_shell(room, mesh, params.shell_m, params.samples_per_m2)
     if surface is None:
         return _boxes([], room)
@@ -112,17 +117,97 @@ def _fitted(pieces: list[Piece], surface: Surface, room: Room, params: Furniture
         )
     )
     fitted: list[_Fitted] = []
+    backs: list[tuple[Piece, F64, Backrest]] = []
+    has_load = {id(piece.on) for piece in pieces}
     for piece in pieces:
         index = points.of(piece.triangles)
-        at = surface.points_n3[index]
-        fit = _fit(piece, at, surface.normals_n3[index], room, walls_rad, surface, params)
+        at, normals = surface.points_n3[index], surface.normals_n3[index]
+        back = None
+        if piece.on is None and id(piece) not in has_load and _nearest_wall_m(at, room) > WALL_BEHIND_BACK_M:
+            back = backrest(at, normals, walls_rad, surface.point_m2)
+        if back is not None:
+            backs.append((piece, at, back))
+            continue
+        fit = _fit(piece, at, normals, room, walls_rad, surface, params)
         if fit is not None:
             fitted.append(fit)
+    tables = [each.rectangle for each in fitted if each.kind == "table"]
+    fitted += [_chair(*each, tables, surface) for each in backs]
+    fitted = _without_shared_space(fitted, surface)
     kept = {id(each.piece) for each in fitted}
     for each in fitted:
         if each.on is not None and id(each.on) not in kept:
             each.on = None
     return fitted
+
+
+def _without_shared_space(fitted: list[_Fitted], surface: Surface) -> list[_Fitted]:
+    """Two things are never in one place: of two boxes that share space the one of which less was seen goes.
+
+    It is a part of the other that did not hang together with it, or a bridge of noise. What stood on it stands on the
+    other, if that is as high, or was a part of it. Under a table there is space.
+    """
+    kept: list[_Fitted] = []
+    place_of: dict[int, _Fitted] = {}  # by what went: the box in whose place it was
+    for each in sorted(fitted, key=lambda each: -float(surface.area_f[each.piece.triangles].sum())):
+        others = [other for other in kept if "table" not in (each.kind, other.kind)]
+        other = next((other for other in others if _shared_share(each, other) > SHARED), None)
+        if other is None:
+            kept.append(each)
+        else:
+            place_of[id(each.piece)] = other
+    remaining = []
+    for each in fitted:
+        below = place_of.get(id(each.on))
+        if each not in kept or (below is not None and abs(each.bottom_m - below.top_m) > 0.12):
+            continue
+        if below is not None:
+            each.on = below.piece if below is not each else None
+        remaining.append(each)
+    return remaining
+
+
+def _shared_share(a: _Fitted, b: _Fitted) -> float:
+    """Of the smaller box's volume."""
+    import cv2
+
+    height = min(a.top_m, b.top_m) - max(a.bottom_m, b.bottom_m)
+    if height <= 0 or np.hypot(*(a.rectangle.centre_2 - b.rectangle.centre_2)) > 5:
+        return 0.0
+    plan_a, plan_b = ((each.rectangle.corners_42 - a.rectangle.centre_2).astype(np.float32) for each in (a, b))
+    volumes = [each.rectangle.area_m2 * (each.top_m - each.bottom_m) for each in (a, b)]
+    return float(height * cv2.intersectConvexConvex(plan_a, plan_b)[0] / max(min(volumes), 1e-9))
+
+
+def _chair(piece: Piece, at_n3: F64, back: Backrest, tables: list[Rectangle], surface: Surface) -> _Fitted:
+    """The box of a chair that showed only its back."""
+    rectangle, hidden = chair_of(back, tables)
+    top = float(np.quantile(at_n3[:, 2], 0.998))
+    known = 1.0 - float((hidden / rectangle.size_2).max())
+    return _Fitted(
+        piece, "chair", rectangle, 0.0, top, None, False, _sigma_2(hidden, surface),
+        known * _seen_share(rectangle, top, len(at_n3), surface),
+    )  # fmt: skip
+
+
+def _sigma_2(hidden_2: F64, surface: Surface) -> F64:
+    return SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden_2
+
+
+def _seen_share(rectangle: Rectangle, height_m: float, points: int, surface: Surface) -> float:
+    """Of a box's sides and top."""
+    box_m2 = 2 * height_m * float(rectangle.size_2.sum()) + rectangle.area_m2
+    return min(1.0, points * surface.point_m2 / box_m2)
+
+
+def _nearest_wall_m(at_n3: F64, room: Room) -> float:
+    """How near a piece comes to the walls before which it stands."""
+    nearest = np.inf
+    for wall in range(len(room.starts_w2)):
+        along, off, length = room.along_and_off(wall, at_n3[:, :2])
+        if np.median(along) > -0.1 and np.median(along) < length + 0.1:
+            nearest = min(nearest, float(np.quantile(off, 0.02)))
+    return nearest
 
 
 def _fit(
@@ -139,15 +224,14 @@ def _fit(
     top = _top_m(at_n3[:, 2], level_z, rectangle.area_m2 / surface.point_m2)
     if room.height_m - top < 0.15 and bottom > 1.6:
         return None  # a lamp on the ceiling
+    if top > PILLAR_M[0] and rectangle.size_2.max() < PILLAR_M[1]:
+        return None
     is_hung = False
-    nearest = np.inf
-    for wall in range(len(room.starts_w2)):
-        along, off, length = room.along_and_off(wall, at_n3[:, :2])
-        if np.median(along) > -0.1 and np.median(along) < length + 0.1:
-            nearest = min(nearest, float(np.quantile(off, 0.02)))
     lowest = bottom
     if piece.on is None and bottom > HANGING_M:
-        is_hung = nearest < 0.15 and not _is_round(rectangle, normals_n3)  # a lamp's shade stands on its pole
+        is_hung = _nearest_wall_m(at_n3, room) < 0.15 and not _is_round(
+            rectangle, normals_n3
+        )  # a lamp's shade stands on its pole
     if piece.on is None and not is_hung:
         bottom = 0.0
     if piece.on is None:
@@ -176,11 +260,9 @@ def _fit(
     if thinnest < (0.12 if piece.on is None else 0.05):  # what a drifted wall, a curtain or a pole leaves behind
         return None
     kind = _kind(rectangle.size_2, bottom, top, at_n3, normals_n3, piece, is_hung)
-    box_m2 = 2 * (top - bottom) * rectangle.size_2.sum() + rectangle.area_m2
-    sigma_2 = SIZE_SIGMA_M[0] + SIZE_SIGMA_M[1] * surface.spread_m + 0.1 * hidden
     return _Fitted(
-        piece, kind, rectangle, bottom, top, piece.on, is_hung, sigma_2,
-        min(1.0, len(at_n3) * surface.point_m2 / box_m2),
+        piece, kind, rectangle, bottom, top, piece.on, is_hung, _sigma_2(hidden, surface),
+        _seen_share(rectangle, top - bottom, len(at_n3), surface),
     )  # fmt: skip
 
 
@@ -370,53 +452,5 @@ def measure_furniture(furniture: Furniture) -> dict[str, float]:
 
 
 def preview_furniture(furniture: Furniture) -> NDArray[np.uint8]:
-    """The boxes from above, (h, w, 3), about 640 pixels wide or high, a grid line a metre, with kinds and sizes."""
-    import cv2
-
-    corners_k42 = [
-        Rectangle(centre[:2], size[:2], float(yaw)).corners_42
-        for centre, size, yaw in zip(
-            furniture.centre_world_m_k3, furniture.size_m_k3, furniture.yaw_world_rad_k, strict=True
-        )
-    ]
-    if not corners_k42:
-        picture = np.full((120, 640, 3), 255, np.uint8)
-        cv2.putText(
-            picture, "no furniture found", (170, 68), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (90, 90, 90), 2, cv2.LINE_AA
-        )
-        return picture
-    # square to what stands there, as on a plan
-    yaw = -dominant_rad(furniture.yaw_world_rad_k, np.prod(furniture.size_m_k3[:, :2], axis=1))
-    turn = np.array([[np.cos(yaw), np.sin(yaw)], [-np.sin(yaw), np.cos(yaw)]])
-    turned = [each @ turn for each in corners_k42]
-    low, high = np.vstack(turned).min(0) - 0.2, np.vstack(turned).max(0) + 0.2
-    scale = 640 / float((high - low).max())
-    width, height = (round(scale * float(edge)) for edge in high - low)
-    picture = np.full((height, width, 3), 255, np.uint8)
-
-    def pixels(points_n2: F64) -> NDArray[np.int32]:
-        return np.round((points_n2 - low) * scale * [1, -1] + [0, height - 1]).astype(np.int32)
-
-    ends_m = [((x, low[1]), (x, high[1])) for x in range(int(np.ceil(low[0])), int(high[0]) + 1)]
-    ends_m += [((low[0], y), (high[0], y)) for y in range(int(np.ceil(low[1])), int(high[1]) + 1)]
-    for ends in ends_m:
-        start, end = pixels(np.array(ends)).tolist()
-        cv2.line(picture, start, end, (230, 230, 230))
-    top_k = furniture.centre_world_m_k3[:, 2] + 0.5 * furniture.size_m_k3[:, 2]
-    for k in np.argsort(top_k, kind="stable"):  # as seen from above
-        outline, colour = pixels(turned[k]), KIND_RGB.get(furniture.kind_k[k], KIND_RGB["object"])
-        filled = picture.copy()
-        cv2.fillPoly(filled, [outline], colour)
-        picture = cv2.addWeighted(filled, 0.75, picture, 0.25, 0)
-        cv2.polylines(picture, [outline], True, tuple(c // 2 for c in colour), 1, cv2.LINE_AA)
-    for k, kind in enumerate(furniture.kind_k):  # words last, above all areas
-        edges = furniture.size_m_k3[k]
-        lines = [kind, f"{edges[0]:.2f} x {edges[1]:.2f}", f"h {edges[2]:.2f}"]
-        if scale * edges[:2].max() < 60:
-            lines = [kind] if scale * edges[:2].max() > 30 else []
-        middle = pixels(turned[k].mean(0)[None])[0]
-        for row, line in enumerate(lines):
-            (wide, high_px), _ = cv2.getTextSize(line, cv2.FONT_HERSHEY_SIMPLEX, 0.36, 1)
-            at = int(middle[0] - wide / 2), int(middle[1] + 13 * (row - (len(lines) - 1) / 2) + high_px / 2)
-            cv2.putText(picture, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (20, 20, 20), 1, cv2.LINE_AA)
-    return np.asarray(picture, np.uint8)
+    """The boxes from above, (h, w, 3), about 640 pixels wide or high."""
+    return drawn(furniture)

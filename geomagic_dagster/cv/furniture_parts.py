@@ -31,6 +31,8 @@ BACK_M = 0.58
 """How far the back of a seat, or the headboard of a bed, rises above it at most."""
 HANGING_M = 0.25
 """A piece whose lowest part is higher above the floor stands on something, hangs, or its legs were not seen."""
+COMPACT_M = (0.09, 0.40)
+"""Narrowest and widest side of a vase or a carton, from above."""
 TALL_M = 1.25
 """What reaches from low to above this is a thing of its own, whatever level surfaces touch it."""
 
@@ -307,11 +309,14 @@ def _standing_on(piece: Piece, tops: list[_Top], surface: Surface, points: Point
 def _rises_from_inside(at_n3: F64, top: _Top) -> bool:
     """Does a part above a level surface stand on it, as a vase does, or belong to it, as a chair's back does?"""
     off = top.rectangle.distance(at_n3[:, :2])
-    if (off > 0.03).mean() > 0.25:
-        return False
     local = top.rectangle.local(at_n3[:, :2])
     size = np.quantile(local, 0.98, axis=0) - np.quantile(local, 0.02, axis=0)
     share = size / top.rectangle.size_2
+    is_compact = COMPACT_M[0] < size.min() and size.max() < min(COMPACT_M[1], 1.6 * size.min())
+    if is_compact and (off < 0.03).mean() > 0.5 and share.max() < 0.75:
+        return True  # no back is as thick as it is wide; what it stands on was perhaps seen only before it
+    if (off > 0.03).mean() > 0.25:
+        return False
     if share.min() > 0.75 or (
         share.max() > 0.85 and share.min() > 0.5
     ):  # the rest of a case above its shelf, the arms and the back of a sofa

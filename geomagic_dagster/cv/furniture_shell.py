@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from geomagic_dagster.cv.evidence import levelling, sampled
 from geomagic_dagster.cv.furniture_parts import TOP_SLOPE, Surface, connected
 from geomagic_dagster.cv.plan_boxes import dominant_rad, is_in_polygon
 from geomagic_dagster.cv.types import Layout, Mesh
@@ -59,9 +60,24 @@ class Room:
         return offset_n2 @ along_2, offset_n2 @ np.array([-along_2[1], along_2[0]]), length
 
 
-def room_of(layout: Layout, mesh: Mesh) -> Room:
+FLOOR_BELOW_M = 1.1
+"""A floor that is tilted by a few degrees lies within this of the floor's height in the layout."""
+
+
+def levelled(layout: Layout, mesh: Mesh, warnings: list[str]) -> Mesh:
+    """The mesh turned as layout turned it where gravity is off, so that both have the floor level."""
+    _, area_f = _triangles(np.asarray(mesh.vertices_world_m_v3, np.float64), mesh.triangles_f3)
+    if layout.floor_z_world_m is None or area_f.sum() < 0.1:
+        return mesh
+    R_33, about_3 = levelling(sampled(mesh), layout.floor_z_world_m + FLOOR_BELOW_M, warnings)
+    if np.array_equal(R_33, np.eye(3)):
+        return mesh
+    vertices_v3 = (mesh.vertices_world_m_v3 - about_3) @ R_33.T + about_3
+    return replace(mesh, vertices_world_m_v3=vertices_v3.astype(np.float32))
+
+
+def room_of(layout: Layout, mesh: Mesh, warnings: list[str]) -> Room:
     """The room of a layout; its axes from the walls, or from upright surfaces where there is no wall."""
-    warnings = []
     vertices_v3 = np.asarray(mesh.vertices_world_m_v3, np.float64)
     corners_n2 = np.asarray(layout.corners_world_m_n2, np.float64).reshape(-1, 2)
     following_n2 = np.roll(corners_n2, -1, axis=0)

@@ -10,30 +10,21 @@ Belongs here: what is floor, ceiling, wall or opening. Does not belong here: fur
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from geomagic_dagster.cv.adjustment import Adjusted, adjust_walls, without_place
 from geomagic_dagster.cv.evidence import Heights, Rays, Surface, find_heights, levelling, one_storey, rays_of, sampled
+from geomagic_dagster.cv.layout_picture import drawn
 from geomagic_dagster.cv.openings import Opening, find_openings
-from geomagic_dagster.cv.plan import Grid, Lines, Support, area_m2, find_lines, inside_by_cut, numbered, outline_of
+from geomagic_dagster.cv.outline import Outline, find_outline
+from geomagic_dagster.cv.plan import Lines, area_m2
 from geomagic_dagster.cv.stage import Field, Params, ScanRejected, minutes, stage
 from geomagic_dagster.cv.types import DepthMaps, Layout, Mesh, Poses
 
 F64 = NDArray[np.float64]
-I64 = NDArray[np.int64]
 
-FREE_M = 0.22  # a line is no wall where rays pass this far behind its surface
-JOIN_M, JOIN_RAD = 0.15, np.radians(12)  # lines nearer than this are the same wall, seen twice
-UNSEEN_M2, BARE_M, HIDDEN_M, COVERED_M = 0.4, 0.6, 0.12, 0.03  # costs in square metres, see plan.inside_by_cut
-LEAST_STRETCH_M = 0.2
-# How much a surface is a wall: one up to the ceiling, one on the same line, one of furniture's height alone.
-TALL_SHARE, WALL_SHARE, LOW_SHARE = 1.0, 0.9, 0.2
 BARE_M_ABOVE = 2.12  # the floor: over doors and nearly all furniture
-GUESSED_SHARE = 0.15  # a wall with less of its length seen is guessed
-CLOSED_SHARE = 0.2  # of the outline may be guessed, or it is open
 WALL_SIGMA_FLOOR_M = 0.001
 # What the adjustment's own covariance is multiplied with: its noise model leaves out what is not flat, not upright
 # and not independent. Measured on made-up rooms: bench/rooms.py.
@@ -70,10 +61,12 @@ def layout(poses: Poses, depth: DepthMaps, mesh: Mesh, params: LayoutParams = La
     surface = sampled(mesh)
     rays = rays_of(poses, depth)
     surface, rays = one_storey(surface, rays, warnings)
-    levelled_R_world_33, about_3 = levelling(surface, rays, warnings)
+    below_eyes_m = float(np.median(rays.eye_m_v3[:, 2])) - 0.4
+    levelled_R_world_33, about_3 = levelling(surface, below_eyes_m, warnings)
     surface, rays = surface.turned(levelled_R_world_33, about_3), rays.turned(levelled_R_world_33, about_3)
     heights = find_heights(surface, rays, warnings)
-    outline = _outline(surface, rays, heights, params, warnings)
+    size = {"wall_m2": params.wall_m2, "band_m": params.band_m, "cell_m": params.cell_m}
+    outline = find_outline(surface, rays, heights, warnings, **size)
     if outline is None:
         return _floor_only(surface, heights, warnings)
     fitted, snapped = _fitted(outline, rays, heights, params)
@@ -110,308 +103,14 @@ def measure_layout(layout: Layout) -> dict[str, float]:
 
 
 def preview_layout(layout: Layout) -> NDArray[np.uint8]:
-    """The plan: walls black, guessed ones dashed grey, doors and passages brown, windows blue, lengths in metres."""
-    import cv2
-
-    size = 640
-    picture = np.full((size, size, 3), 252, np.uint8)
-    corners = layout.corners_world_m_n2
-    if len(corners) < 2:
-        cv2.putText(picture, "no walls seen", (220, 320), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
-        return picture
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    scale = (size - 150) / max(float((high - low).max()), 0.5)
-    shift = 0.5 * (low + high)
-
-    def pixel(point: F64) -> tuple[int, int]:
-        x, y = (point - shift) * scale
-        return round(size / 2 + float(x)), round(size / 2 - float(y))
-
-    ends = np.roll(corners, -1, axis=0)[: len(layout.wall_is_guessed_w)]
-    if layout.is_closed:
-        cv2.fillPoly(picture, [np.array([pixel(c) for c in corners], np.int32)], (240, 236, 228))
-    for i, (start, end) in enumerate(zip(corners, ends, strict=False)):
-        length = float(np.linalg.norm(end - start))
-        along = (end - start) / max(length, 1e-9)
-        outward = np.array([along[1], -along[0]])
-        if layout.wall_is_guessed_w[i]:
-            for part in np.arange(0.0, length, 0.3):
-                dash = (pixel(start + along * part), pixel(start + along * min(part + 0.15, length)))
-                cv2.line(picture, *dash, (150, 150, 150), 2, cv2.LINE_AA)
-        else:
-            cv2.line(picture, pixel(start), pixel(end), (30, 30, 30), 5, cv2.LINE_AA)
-        text = f"{length:.2f}"
-        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
-        x, y = pixel(0.5 * (start + end) + outward * 26 / scale)
-        at = (x - width // 2, y + height // 2)
-        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (60, 60, 60), 1, cv2.LINE_AA)
-    colours = {"door": (170, 105, 40), "passage": (220, 170, 90), "window": (60, 130, 220)}
-    for k, kind in enumerate(layout.opening_kind_k):
-        wall = int(layout.opening_wall_k[k])
-        along = (ends[wall] - corners[wall]) / np.linalg.norm(ends[wall] - corners[wall])
-        a = corners[wall] + along * layout.opening_start_m_k[k]
-        b = a + along * layout.opening_width_m_k[k]
-        cv2.line(picture, pixel(a), pixel(b), colours[kind], 9, cv2.LINE_AA)
-    notes = [f"{area_m2(corners):.1f} m2" if layout.is_closed else "open: only a part was seen"]
-    if layout.floor_z_world_m is not None and layout.ceiling_z_world_m is not None:
-        notes.append(f"ceiling {layout.ceiling_z_world_m - layout.floor_z_world_m:.2f} m")
-    cv2.putText(picture, ", ".join(notes), (12, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (30, 30, 30), 1, cv2.LINE_AA)
-    cv2.line(picture, (12, size - 14), (12 + round(scale), size - 14), (0, 0, 0), 2)
-    cv2.putText(picture, "1 m", (14, size - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return picture
-
-
-# --- the outline ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Outline:
-    """n walls in order, counter-clockwise; where open, the last has no neighbour."""
-
-    lines: Lines
-    is_closed: bool
-    is_guessed_n: NDArray[np.bool_]
-    seen_share_n: F64
-    ends_m_n2: F64
-    """Along each line: from where to where."""
-
-
-def _outline(
-    surface: Surface, rays: Rays, heights: Heights, params: LayoutParams, warnings: list[str]
-) -> _Outline | None:
-    z = surface.point_m_p3[:, 2]
-    upright = (np.abs(surface.normal_p3[:, 2]) < 0.3) & (z > heights.low_m + 0.1) & (z < heights.high_m + 0.05)
-    points = surface.point_m_p3[upright]
-    angle_p = np.arctan2(surface.normal_p3[upright, 1], surface.normal_p3[upright, 0])
-    if len(points) * surface.m2 < params.wall_m2:
-        warnings.append("No walls were seen: the outline of the room is unknown.")
-        return None
-    everything = np.concatenate((points[:, :2], rays.eye_m_v3[:, :2]))
-    grid = Grid.around(everything, 0.6, params.cell_m, 700)
-    reach_vk = _reach(rays)
-    free_yx = _free(grid, rays, reach_vk)
-
-    behind = points[:, :2] - FREE_M * np.stack((np.cos(angle_p), np.sin(angle_p)), axis=1)
-    is_free_behind_p = free_yx[grid.pixel(behind)]
-    weight_p = surface.m2 * np.where(is_free_behind_p, 0.15, 1.0)
-    lines, _ = find_lines(points[:, :2], angle_p, weight_p, band_m=params.band_m, least_weight=params.wall_m2)
-    if len(lines) == 0:
-        warnings.append("No walls were seen: the outline of the room is unknown.")
-        return None
-    lines = _joined(lines, points, angle_p, params.band_m)
-    lines = lines.take(np.arange(min(len(lines), 40)))
-    walls = len(lines)
-    lines = lines.joined(_frontiers(grid, free_yx, lines))
-    support, tops = _support(points, angle_p, lines, walls, heights)
-    if heights.ceiling_m is not None:
-        reach_vk = _reach_before_openings(rays, reach_vk, lines, walls, support)
-        free_yx = _free(grid, rays, reach_vk)
-    inside_yx, code_yx = inside_by_cut(
-        grid, free_yx, lines, support, unseen_m2=UNSEEN_M2, bare_m=BARE_M, hidden_m=HIDDEN_M, covered_m=COVERED_M
-    )
-    inside_yx = _main_part(grid, inside_yx, rays.eye_m_v3[:, :2])
-    if not inside_yx.any():
-        warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
-        return None
-    order = outline_of(grid, inside_yx, code_yx, LEAST_STRETCH_M, lines)
-    return _seen_walls(order, lines, walls, tops, warnings)
-
-
-BEARINGS = 180
-_BORDER_K = np.arange(BEARINGS + 1) / BEARINGS * 2 * np.pi - np.pi
-
-
-def _reach(rays: Rays) -> F64:
-    """(v, k): how far each view saw in each bearing, at whatever height; 0 where it did not look."""
-    points, view_p = rays.points()
-    away = points[:, :2] - rays.eye_m_v3[view_p, :2]
-    bearing_p = np.floor((np.arctan2(away[:, 1], away[:, 0]) + np.pi) / (2 * np.pi) * BEARINGS).astype(np.int64)
-    key_p, range_p = view_p * BEARINGS + bearing_p % BEARINGS, np.linalg.norm(away, axis=1)
-    order = np.lexsort((range_p, key_p))
-    every = np.arange(len(rays.eye_m_v3) * BEARINGS)
-    first, last = (np.searchsorted(key_p[order], every, side=side) for side in ("left", "right"))
-    reach = np.zeros(len(every))
-    enough = last - first >= 4
-    reach[enough] = range_p[order][last[enough] - 3]  # not the farthest: single pixels fly
-    return reach.reshape(-1, BEARINGS)
-
-
-def _reach_before_openings(rays: Rays, reach_vk: F64, lines: Lines, walls: int, support: Support) -> F64:
-    """The same up to where a ray passes beneath a surface that reaches the ceiling: through a door, into a mirror."""
-    middle_k = 0.5 * (_BORDER_K[:-1] + _BORDER_K[1:])
-    direction_k2 = np.stack((np.cos(middle_k), np.sin(middle_k)), axis=1)
-    result = reach_vk.copy()
-    for i in range(walls):
-        normal, along = lines.normal_n2[i], lines.along_n2[i]
-        front_v = rays.eye_m_v3[:, :2] @ normal - lines.offset_m_n[i]
-        towards_k = -(direction_k2 @ normal)
-        at_vk = front_v[:, None] / np.where(towards_k > 0.05, towards_k, np.inf)
-        s_vk = (rays.eye_m_v3[:, :2] @ along)[:, None] + at_vk * (direction_k2 @ along)
-        passes = (front_v[:, None] > 0.1) & (towards_k > 0.05) & (at_vk < result)
-        is_tall = support.at(np.full(s_vk.shape, i), s_vk) >= TALL_SHARE
-        result = np.where(passes & is_tall, at_vk + 0.05, result)
-    return result
-
-
-def _free(grid: Grid, rays: Rays, reach_vk: F64) -> NDArray[np.bool_]:
-    """(y, x): where at least two views looked through."""
-    import cv2
-
-    a, b = (np.stack((np.cos(t), np.sin(t)), axis=1) for t in (_BORDER_K[:-1], _BORDER_K[1:]))
-    count_yx = np.zeros(grid.shape, np.int32)
-    for eye, reach_k in zip(rays.eye_m_v3[:, :2], reach_vk, strict=True):
-        fan = np.stack((eye + reach_k[:, None] * a, eye + reach_k[:, None] * b), axis=1).reshape(-1, 2)
-        mask = np.zeros(grid.shape, np.uint8)
-        cv2.fillPoly(mask, [np.rint((fan - grid.origin_2) / grid.cell_m).astype(np.int32)], 1)
-        count_yx += mask
-    return count_yx >= (2 if len(rays.eye_m_v3) >= 8 else 1)
-
-
-def _joined(lines: Lines, points: F64, angle_p: F64, band_m: float) -> Lines:
-    """Without lines that stand beside a stronger one of the same facing: one wall, seen twice through drift."""
-    keep: list[int] = []
-    middle_n = [_middle(points, angle_p, lines, i, band_m) for i in range(len(lines))]
-    for i in range(len(lines)):  # strongest first
-        twin = False
-        for j in keep:
-            turned = np.abs((lines.angle_rad_n[i] - lines.angle_rad_n[j] + np.pi) % (2 * np.pi) - np.pi)
-            middle = middle_n[i]
-            if turned > JOIN_RAD or middle is None:
-                continue
-            twin |= bool(abs(middle @ lines.normal_n2[j] - lines.offset_m_n[j]) < JOIN_M)
-        if not twin:
-            keep.append(i)
-    return lines.take(keep)
-
-
-def _middle(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> F64 | None:
-    """Of the line's surface, (2,)."""
-    mine = _on_line(points, angle_p, lines, i, band_m)
-    return np.asarray(points[mine, :2].mean(axis=0), np.float64) if mine.any() else None
-
-
-def _on_line(points: F64, angle_p: F64, lines: Lines, i: int, band_m: float) -> NDArray[np.bool_]:
-    turned = np.abs((angle_p - lines.angle_rad_n[i] + np.pi) % (2 * np.pi) - np.pi)
-    return (turned < np.radians(25)) & (np.abs(points[:, :2] @ lines.normal_n2[i] - lines.offset_m_n[i]) < band_m)
-
-
-def _frontiers(grid: Grid, free_yx: NDArray[np.bool_], lines: Lines) -> Lines:
-    """Where what was seen ends, along the main directions: the outline of a part of a room needs an end."""
-    places = grid.place(np.argwhere(free_yx).astype(np.float64))
-    if len(places) == 0:
-        return Lines(np.zeros(0), np.zeros(0))
-    angles = lines.angle_rad_n[0] + np.arange(4) * np.pi / 2
-    offset = []
-    for angle in angles:
-        distance = places @ np.array([np.cos(angle), np.sin(angle)])
-        offset.append(float(np.quantile(distance, 0.002)))
-    found = Lines(angles, np.array(offset))
-    # where a wall already ends it, there is nothing to add
-    new = []
-    for i in range(4):
-        turned = np.abs((lines.angle_rad_n - angles[i] + np.pi) % (2 * np.pi) - np.pi)
-        near = np.abs(lines.offset_m_n - offset[i]) < 0.3
-        if not ((turned < JOIN_RAD) & near).any():
-            new.append(i)
-    return found.take(np.array(new, np.int64))
-
-
-def _support(points: F64, angle_p: F64, lines: Lines, walls: int, heights: Heights) -> tuple[Support, Support]:
-    """How much each place along each line looks like a wall, and where there is any surface at all."""
-    step = 0.06
-    reach = float(np.linalg.norm(points[:, :2], axis=1).max()) + 1.0
-    bins = int(2 * reach / step) + 1
-    share, seen = np.zeros((len(lines), bins)), np.zeros((len(lines), bins))
-    tall = heights.high_m - 0.25 if heights.ceiling_m is not None else min(heights.low_m + 1.9, heights.high_m - 0.25)
-    for i in range(walls):
-        mine = _on_line(points, angle_p, lines, i, JOIN_M)
-        k = np.floor((points[mine, :2] @ lines.along_n2[i] + reach) / step).astype(int)
-        top = np.full(bins, -np.inf)
-        np.maximum.at(top, k, points[mine, 2])
-        count = np.bincount(k, minlength=bins)
-        known = count >= 2
-        is_tall = known & (top > tall)
-        is_wall = is_tall.sum() > 0.25 * known.sum()  # in part up to the ceiling: then the rest was only not seen
-        value = np.where(is_tall, TALL_SHARE, np.where(known, WALL_SHARE if is_wall else LOW_SHARE, 0.0))
-        share[i] = _closed_gaps(value, round(0.25 / step))
-        seen[i] = _closed_gaps(known.astype(float), round(0.25 / step))
-    return Support(-reach, step, share), Support(-reach, step, seen)
-
-
-def _closed_gaps(value_k: F64, width: int) -> F64:
-    from scipy.ndimage import grey_closing
-
-    return np.asarray(grey_closing(value_k, size=2 * (width // 2) + 1))
-
-
-def _main_part(grid: Grid, inside_yx: NDArray[np.bool_], eye_m_v2: F64) -> NDArray[np.bool_]:
-    """The connected part in which most views were taken, without holes."""
-    from scipy.ndimage import binary_fill_holes
-
-    part_yx, count = numbered(inside_yx)
-    if count == 0:
-        return inside_yx
-    at_eye = np.bincount(part_yx[grid.pixel(eye_m_v2)], minlength=count + 1)
-    size = np.bincount(part_yx.ravel(), minlength=count + 1)
-    at_eye[0] = size[0] = 0
-    best = int(np.lexsort((size, at_eye))[-1])
-    return np.asarray(binary_fill_holes(part_yx == best))
-
-
-def _seen_walls(order: list[int], lines: Lines, walls: int, seen: Support, warnings: list[str]) -> _Outline | None:
-    """Which walls of the closed outline were seen; cut open where too much of it was not."""
-    count = len(order)
-    if count < 3:
-        warnings.append("The walls that were seen do not bound any space that was seen: the outline is unknown.")
-        return None
-    ring = lines.take(order)
-    corners = np.array([ring.crossing(i - 1, i) for i in range(count)])
-    ends = np.stack(((corners * ring.along_n2).sum(1), (np.roll(corners, -1, axis=0) * ring.along_n2).sum(1)), axis=1)
-    length = ends[:, 1] - ends[:, 0]
-    share, surface_ends = np.zeros(count), ends.copy()
-    for i, line in enumerate(order):
-        s = np.arange(ends[i, 0] + 0.03, ends[i, 1], 0.06)
-        if line >= walls or len(s) == 0:
-            continue
-        there = seen.at(np.full(len(s), line), s) > 0
-        share[i] = there.mean()
-        if there.any():
-            surface_ends[i] = s[there][0] - 0.03, s[there][-1] + 0.03
-    is_guessed = share < GUESSED_SHARE
-    unseen_m = float((length * (1 - share)).sum())
-    if is_guessed.all():
-        warnings.append("No walls were seen: the outline of the room is unknown.")
-        return None
-    if unseen_m <= CLOSED_SHARE * length.sum() or not is_guessed.any():
-        if is_guessed.any():
-            warnings.append(f"{is_guessed.sum()} of {count} walls were never seen and are guessed.")
-        return _Outline(ring, True, is_guessed, share, ends)
-    # open: the longest run of unseen walls goes
-    start = next(i for i in range(count) if not is_guessed[i])
-    turned = [(start + i) % count for i in range(count)]
-    runs: list[list[int]] = []
-    for i in turned:
-        if is_guessed[i]:
-            if runs and (runs[-1][-1] + 1) % count == i:
-                runs[-1].append(i)
-            else:
-                runs.append([i])
-    gone = max(runs, key=lambda run: sum(length[i] for i in run))
-    kept = [(gone[-1] + 1 + i) % count for i in range(count - len(gone))]
-    ends = ends[kept]
-    ends[0, 0] = max(ends[0, 0], surface_ends[kept[0], 0])  # an open end is where its wall was last seen
-    ends[-1, 1] = min(ends[-1, 1], surface_ends[kept[-1], 1])
-    warnings.append(
-        f"Only a part of the room was seen: the outline is open, {unseen_m:.1f} m of walls are missing"
-        + (f" and {is_guessed[kept].sum()} of those drawn are guessed." if is_guessed[kept].any() else ".")
-    )
-    return _Outline(ring.take(kept), False, is_guessed[kept], share[kept], ends)
+    """The plan, (640, 640, 3)."""
+    return drawn(layout)
 
 
 # --- refined -------------------------------------------------------------------------------------------
 
 
-def _fitted(outline: _Outline, rays: Rays, heights: Heights, params: LayoutParams) -> tuple[Adjusted, str]:
+def _fitted(outline: Outline, rays: Rays, heights: Heights, params: LayoutParams) -> tuple[Adjusted, str]:
     points, view_p = rays.points()
     chosen = (points[:, 2] > heights.low_m + 0.1) & (points[:, 2] < heights.high_m - 0.05)
     is_bare = points[chosen, 2] > min(heights.low_m + BARE_M_ABOVE, heights.high_m - 0.3)
@@ -436,7 +135,7 @@ def _fitted(outline: _Outline, rays: Rays, heights: Heights, params: LayoutParam
     )
 
 
-def _openings(outline: _Outline, fitted: Adjusted, rays: Rays, heights: Heights, params: LayoutParams) -> list[Opening]:
+def _openings(outline: Outline, fitted: Adjusted, rays: Rays, heights: Heights, params: LayoutParams) -> list[Opening]:
     """Of the walls that were seen."""
     corners = _corners(fitted.lines, outline)
     start = corners[: len(fitted.lines)]
@@ -447,7 +146,7 @@ def _openings(outline: _Outline, fitted: Adjusted, rays: Rays, heights: Heights,
 
 
 def _in_openings(
-    points: F64, height_p: F64, outline: _Outline, fitted: Adjusted, holes: list[Opening]
+    points: F64, height_p: F64, outline: Outline, fitted: Adjusted, holes: list[Opening]
 ) -> NDArray[np.bool_]:
     """Points that belong to a door's leaf, a window's frame, the back of a niche."""
     corners, result = _corners(fitted.lines, outline), np.zeros(len(points), np.bool_)
@@ -469,7 +168,7 @@ def _off_square(lines: Lines, i: int, j: int, angle: float) -> float:
     return float((lines.angle_rad_n[j] - lines.angle_rad_n[i] - angle + np.pi) % (2 * np.pi) - np.pi)
 
 
-def _right_angles(outline: _Outline, free: Adjusted, params: LayoutParams) -> list[tuple[int, int, float]]:
+def _right_angles(outline: Outline, free: Adjusted, params: LayoutParams) -> list[tuple[int, int, float]]:
     """Each wall that stands square to the longest wall of its kind, as far as the fit can tell."""
     limit = np.radians(params.snap_deg)
     length = outline.ends_m_n2[:, 1] - outline.ends_m_n2[:, 0]
@@ -489,7 +188,7 @@ def _right_angles(outline: _Outline, free: Adjusted, params: LayoutParams) -> li
     return pairs
 
 
-def _corners(lines: Lines, outline: _Outline) -> F64:
+def _corners(lines: Lines, outline: Outline) -> F64:
     """(n, 2), and where open one more."""
     count = len(lines)
     corners = [lines.crossing(i - 1, i) for i in range(0 if outline.is_closed else 1, count)]
@@ -506,7 +205,7 @@ def _corners(lines: Lines, outline: _Outline) -> F64:
 
 
 def _layout(
-    outline: _Outline, fitted: Adjusted, heights: Heights, openings: list[Opening], snapped: str, warnings: list[str]
+    outline: Outline, fitted: Adjusted, heights: Heights, openings: list[Opening], snapped: str, warnings: list[str]
 ) -> Layout:
     corners = _corners(fitted.lines, outline)
     jacobian = _corner_jacobian(outline, fitted)
@@ -567,7 +266,7 @@ def _sigma_scale(fitted: Adjusted) -> float:
     return STEADY_SCALE + (DRIFTING_SCALE - STEADY_SCALE) * min(1.0, drift_m / DRIFTING_M)
 
 
-def _corner_jacobian(outline: _Outline, fitted: Adjusted) -> F64:
+def _corner_jacobian(outline: Outline, fitted: Adjusted) -> F64:
     """Of the corners by the walls' angles and offsets about `fitted.centre_2`: by differences, it is small."""
     lines, step = fitted.lines, 1e-5
     columns = []

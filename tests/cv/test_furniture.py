@@ -156,6 +156,45 @@ def test_a_lamp_on_the_ceiling_is_no_furniture():
     assert found(block((2.5, 2.0), (0.4, 0.4, 0.3), 2.19, "lrfbu")).kind_k == ()
 
 
+def back_alone(x: float, y: float, bottom: float = 0.55) -> Triangles:
+    """The back of `chair(x, y)`, whose seat nobody saw."""
+    return block((x, y - 0.21), (0.44, 0.06, 0.9 - bottom), bottom)
+
+
+@pytest.mark.parametrize("bottom", [0.05, 0.55])
+def test_a_chair_at_a_table_of_which_only_the_back_was_seen_is_a_chair_that_faces_the_table(bottom: float):
+    result = found(table(2.5, 2.0), back_alone(2.3, 1.30, bottom))
+    assert result.kind_k == ("table", "chair")
+    k = result.kind_k.index("chair")
+    np.testing.assert_allclose(size_of(result, k), (0.5, 0.44, 0.9), atol=0.04)
+    np.testing.assert_allclose(result.centre_world_m_k3[k, :2], (2.3, 1.30), atol=0.05)
+    assert result.size_sigma_m_k3[k, :2].max() > 1.5 * result.size_sigma_m_k3[0, :2].max(), "its depth was not seen"
+    assert result.confidence_k[k] < 0.5 * result.confidence_k[0]
+
+
+def test_of_a_chair_seen_from_behind_the_seat_is_on_the_other_side():
+    rear = face((2.28, 1.79, 0.5), (0.44, 0, 0), (0, 0, 0.4))
+    result = found(table(4.2, 3.2, 1.0, 0.8), rear, face((2.28, 1.79, 0.9), (0.44, 0, 0), (0, 0.03, 0)))
+    assert sorted(result.kind_k) == ["chair", "table"]
+    k = result.kind_k.index("chair")
+    np.testing.assert_allclose(result.centre_world_m_k3[k, :2], (2.5, 2.04), atol=0.05)
+
+
+def test_a_plate_before_a_wall_is_no_chair():
+    assert "chair" not in found(block((2.0, 0.09), (0.44, 0.06, 0.4), 0.5)).kind_k
+
+
+def test_a_vase_on_a_low_cupboard_does_not_make_it_a_chair():
+    result = found(block((2.5, 2.0), (0.45, 0.40, 0.5)), block((2.5, 2.12), (0.14, 0.14, 0.28), 0.5))
+    assert result.kind_k == ("storage", "object") and result.stands_on_k.tolist() == [-1, 0]
+
+
+def test_a_pillar_is_no_furniture_and_a_wardrobe_up_to_the_ceiling_is():
+    result = found(block((0.25, 2.0), (0.4, 0.4, 2.48), sides="rfb"), block((4.65, 2.0), (0.6, 1.8, 2.45), sides="lfb"))
+    assert result.kind_k == ("storage",)
+    np.testing.assert_allclose(size_of(result)[:2], (1.8, 0.65), atol=0.06)
+
+
 # --- things that touch ----------------------------------------------------------------------------------------------
 
 
@@ -178,6 +217,19 @@ def test_two_cupboards_that_touch_are_told_apart_by_their_heights():
 def test_chairs_at_a_table_stay_chairs():
     result = found(table(2.5, 2.0), chair(2.2, 1.33), chair(2.8, 1.33))
     assert sorted(result.kind_k) == ["chair", "chair", "table"]
+
+
+def test_of_two_boxes_in_one_place_the_one_of_which_more_was_seen_stays():
+    inside = block((2.5, 2.0), (0.5, 0.3, 0.7), 0.1, "lrfb")  # what fusion left inside of a cupboard
+    result = found(block((2.5, 2.0), (1.2, 0.5, 0.9), sides="lrfb"), inside)
+    assert len(result.kind_k) == 1
+    np.testing.assert_allclose(size_of(result), (1.2, 0.5, 0.9), atol=0.03)
+
+
+def test_a_chair_pushed_under_a_table_stays():
+    result = found(table(2.5, 2.0), back_alone(2.5, 1.70))  # its back is 8 cm from the table's edge
+    assert result.kind_k == ("table", "chair")
+    np.testing.assert_allclose(result.centre_world_m_k3[1, :2], (2.5, 1.70), atol=0.05)
 
 
 # --- the frame of reference, and the layout's errors --------------------------------------------------------------
@@ -267,6 +319,53 @@ def test_a_tree_outdoors_is_no_furniture():
     tree = block((2.5, 2.0), (3.0, 3.0, 6.0))
     mesh = mesh_of(face((-5, -5, 0), (10, 0, 0), (0, 10, 0), 0.2), tree)
     assert furniture(layout_of([], ceiling=None), mesh).kind_k == ()
+
+
+def test_what_a_mirror_shows_behind_the_wall_is_no_furniture():
+    behind = [table(2.5, -2.0), face((0, -4, 0), (5, 0, 0), (0, 3.99, 0), 0.2), block((1.0, -3.0), (0.8, 0.5, 1.8))]
+    result = found(table(2.5, 2.0), *behind)
+    assert result.kind_k == ("table",)
+    np.testing.assert_allclose(result.centre_world_m_k3[0, :2], (2.5, 2.0), atol=0.03)
+
+
+def test_of_two_storeys_only_what_stands_in_the_one_that_layout_chose():
+    above, below = shell() + [0, 0, 2.8], shell() - [0, 0, 2.8]
+    mesh = mesh_of(shell(), table(2.5, 2.0), above, table(1.5, 1.5) + [0, 0, 2.8], below, chair(1, 1) - [0, 0, 2.8])
+    result = furniture(layout_of(ROOM), mesh)
+    assert result.kind_k == ("table",) and top_of(result) == pytest.approx(0.75, abs=0.01)
+
+
+def test_in_a_corridor_open_at_both_ends_a_cupboard_keeps_its_size():
+    walls = [face((0, 0, 0), (0, 0, 2.5), (10, 0, 0), 0.2), face((0, 1.6, 0), (10, 0, 0), (0, 0, 2.5), 0.2)]
+    mesh = mesh_of(
+        face((0, 0, 0), (10, 0, 0), (0, 1.6, 0), 0.2), *walls, block((5, 0.22), (1.2, 0.4, 0.9), sides="lrft")
+    )
+    result = furniture(layout_of([(10, 1.6), (0, 1.6), (0, 0), (10, 0)], closed=False), mesh)
+    assert result.kind_k == ("storage",)
+    np.testing.assert_allclose(size_of(result), (1.2, 0.42, 0.9), atol=0.04)
+
+
+def test_in_a_hall_of_30_m_a_chair_keeps_its_size():
+    corners = [(0, 0), (30, 0), (30, 18), (0, 18)]
+    mesh = mesh_of(shell(30, 18, 5), chair(20, 9), block((29.6, 9), (0.7, 2.0, 2.1), sides="lfbt"))
+    result = furniture(layout_of(corners, ceiling=5.0), mesh)
+    assert sorted(result.kind_k) == ["chair", "storage"]
+    np.testing.assert_allclose(size_of(result, result.kind_k.index("chair")), (0.48, 0.44, 0.9), atol=0.03)
+    np.testing.assert_allclose(size_of(result, result.kind_k.index("storage")), (2.0, 0.75, 2.1), atol=0.05)
+
+
+def test_with_gravity_5_degrees_off_boxes_stand_on_the_floor_as_layout_levelled_it():
+    angle = np.radians(5)
+    R_33 = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    mesh = mesh_of(*(part @ R_33.T for part in (shell(), table(2.5, 2.0), chair(1.0, 3.0))))
+    upright = furniture(layout_of(ROOM), mesh_of(shell(), table(2.5, 2.0), chair(1.0, 3.0)))
+    # layout turns the tilted floor level about its middle: the room is shifted by what the middle has moved
+    middle = R_33 @ np.array([2.5, 2.0, 0.0]) - (2.5, 2.0, 0.0)
+    tilted = furniture(layout_of(np.array(ROOM) + middle[:2], floor=middle[2], ceiling=2.5 + middle[2]), mesh)
+    assert tilted.kind_k == upright.kind_k == ("table", "chair")
+    np.testing.assert_allclose(tilted.size_m_k3, upright.size_m_k3, atol=0.03)
+    np.testing.assert_allclose(tilted.centre_world_m_k3, upright.centre_world_m_k3 + middle, atol=0.05)
+    assert any("5.0 degrees" in warning for warning in tilted.warnings)
 
 
 # --- numbers and picture ----------------------------------------------------------------------------------------------

@@ -1,11 +1,8 @@
-"""Boxes of furniture against the truth of made-up rooms, walked through with a phone that drifts; and in real scans.
+"""Boxes of furniture against the truth of made-up rooms, walked through with a phone; and in real scans.
 
-Which pieces count: those of which the walk saw at least 30 % of the surface that faces free space, and whose longest
-edge is above 15 cm. Rugs and pictures have no thickness and do not count. A found box is right where it shares at
-least half of the union with a true one (oriented, in 3D; matched one to one, most in common first). The true box
-stands where it truly stands, as the first frame has it.
-
-Measured: the five rooms of a plain run gave precision 0.94 and recall 0.91.
+What is right is said in bench/boxes.py. Measured on thirty rooms that no constant was chosen on (seeds 30 to 59), with
+tracking that closes its loops (PHONE): precision 0.95, recall 0.92, within one sigma 0.76, within two 0.93; and 0.95,
+0.92 on seeds 60 to 79. What is missed is mostly black screens, of which no depth comes back.
 
 `python -m pytest tests/cv/test_furniture_made_up.py -s` prints the table; GEOMAGIC_ROOMS says how many rooms.
 """
@@ -14,24 +11,20 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import Counter
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from bench.boxes import JudgedBoxes, judge_boxes, precision_and_recall
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.cv.types import Furniture
 from geomagic_dagster.guardrails.execution import run_stage
-from geomagic_dagster.scans.made_up import PHONE_DRIFTING, Truth, make_room, scan_room
-from geomagic_dagster.scans.made_up.plan import rectangle_corners
+from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, ScanOptions, make_room, scan_room
 from geomagic_dagster.scans.reader import read_scan
 
-F64 = NDArray[np.float64]
-ROOMS = int(os.environ.get("GEOMAGIC_ROOMS", "5"))
-LEAST_SEEN, LEAST_EDGE_M, LEAST_IOU = 0.30, 0.15, 0.5
+ROOMS = int(os.environ.get("GEOMAGIC_ROOMS", "4"))
 BEFORE = ("frames", "odometry", "poses", "depth", "mesh", "layout", "furniture")
 
 
@@ -39,7 +32,7 @@ def run_to_furniture(scan) -> dict[str, Any]:
     """Results of all stages up to furniture, and their seconds."""
     results: dict[str, Any] = {"scan": scan, "seconds": {}}
     for stage in find_stages():
-        if stage.name in BEFORE:
+        if stage.name != "package" and set(stage.inputs) <= set(results):
             inputs = {name: results[name] for name in stage.inputs}
             outcome = run_stage(stage, inputs, stage.params(), logging.getLogger("test"))
             results[stage.name] = outcome.result
@@ -47,115 +40,35 @@ def run_to_furniture(scan) -> dict[str, Any]:
     return results
 
 
-def seen_share(truth: Truth) -> F64:
-    """Of each piece: how much of its free surface has a seen point within 4 cm."""
-    from scipy.spatial import cKDTree
-
-    surface = truth.sample_surface(30_000, seen_only=False)
-    distance_m, _ = cKDTree(truth.sample_surface(90_000)).query(surface)
-    shares = []
-    for piece in truth.room.furniture:
-        cos, sin = np.cos(piece.yaw_rad), np.sin(piece.yaw_rad)
-        local = (surface - piece.centre_world_m_3) @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
-        is_its = (np.abs(local) <= 0.5 * np.array(piece.size_m_3) + 1e-3).all(1)
-        shares.append(float((distance_m[is_its] < 0.04).mean()) if is_its.any() else 0.0)
-    return np.array(shares)
-
-
-Box = tuple[F64, F64, float]
-"""Centre, size, yaw."""
-
-
-def true_boxes(results: dict[str, Any], truth: Truth) -> list[Box]:
-    """In the pipeline's world."""
-    world_T_true = results["poses"].world_T_scan_44 @ truth.scan_T_world_44
-    yaw = float(np.arctan2(world_T_true[1, 0], world_T_true[0, 0]))
-    return [
-        (
-            piece.centre_world_m_3 @ world_T_true[:3, :3].T + world_T_true[:3, 3],
-            np.array(piece.size_m_3),
-            piece.yaw_rad + yaw,
-        )
-        for piece in truth.room.furniture
-    ]
-
-
-def found_boxes(result: Furniture) -> list[Box]:
-    return list(zip(result.centre_world_m_k3, result.size_m_k3, map(float, result.yaw_world_rad_k), strict=True))
-
-
-def iou(a: Box, b: Box) -> float:
-    import cv2
-
-    (centre_a, size_a, _), (centre_b, size_b, _) = a, b
-    height = min(centre_a[2] + size_a[2] / 2, centre_b[2] + size_b[2] / 2)
-    height -= max(centre_a[2] - size_a[2] / 2, centre_b[2] - size_b[2] / 2)
-    if height <= 0 or np.hypot(*(centre_a - centre_b)[:2]) > 3:
-        return 0.0
-    plans = [rectangle_corners(c[:2] - centre_a[:2], s[:2], y).astype(np.float32) for c, s, y in (a, b)]
-    common = height * cv2.intersectConvexConvex(*plans)[0]
-    return float(common / (np.prod(size_a) + np.prod(size_b) - common))
-
-
 @cache
-def room(seed: int) -> tuple[list[tuple[str, bool, int, float]], list[F64], Furniture, dict[str, float]]:
-    """Rows (true kind, does it count, matched box or -1, best IoU); of each match errors over sigmas (6,); seconds."""
-    from scipy.optimize import linear_sum_assignment
-
-    made = scan_room(make_room(seed), PHONE_DRIFTING.but(frames=100))
+def room(seed: int, options: ScanOptions) -> tuple[JudgedBoxes, dict[str, float]]:
+    """The boxes judged, and seconds of the stages."""
+    made = scan_room(make_room(seed), options.but(frames=100))
     results = run_to_furniture(made.scan)
-    result: Furniture = results["furniture"]
-    true, found = true_boxes(results, made.truth), found_boxes(result)
-    common = np.array([[iou(t, f) for f in found] for t in true]).reshape(len(true), len(found))
-    match = {int(t): int(f) for t, f in zip(*linear_sum_assignment(-common), strict=True) if common[t, f] >= LEAST_IOU}
-    rows, errors = [], []
-    for t, (piece, share) in enumerate(zip(made.truth.room.furniture, seen_share(made.truth), strict=True)):
-        counts = share >= LEAST_SEEN and max(piece.size_m_3) > LEAST_EDGE_M
-        rows.append((piece.kind, bool(counts), match.get(t, -1), float(common[t].max(initial=0.0))))
-        if t in match:
-            (centre, size, yaw), k = true[t], match[t]
-            turn = yaw - result.yaw_world_rad_k[k]
-            if abs(np.sin(2 * turn)) < 0.5:  # else nobody can say which edge is which: a round table
-                size = size[[1, 0, 2]] if abs(np.sin(turn)) > 0.7 else size
-                off = (result.size_m_k3[k] - size) / result.size_sigma_m_k3[k]
-                errors.append(
-                    np.concatenate((off, (result.centre_world_m_k3[k] - centre) / result.centre_sigma_m_k3[k]))
-                )
-    return rows, errors, result, results["seconds"]
+    judged = judge_boxes(results["furniture"], made.truth, results["poses"])
+    return judged, results["seconds"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 120 * ROOMS)  # a room takes most of a minute where nothing else runs
-def test_boxes_of_drifted_scans_are_right_and_their_sigmas_honest():
-    right, false, missed, known = Counter(), 0, Counter(), Counter()
-    errors: list[F64] = []
-    for seed in range(ROOMS):
-        rows, errors_m6, result, _ = room(seed)
-        matched = {k for _, _, k, _ in rows if k >= 0}
-        false += len(result.kind_k) - len(matched)
-        errors += errors_m6
-        for kind, counts, k, best in rows:
-            if k >= 0:
-                known[f"{kind} as {result.kind_k[k]}"] += 1
-            if counts:
-                (right if k >= 0 else missed)[kind] += 1
-                if k < 0:
-                    print(f"room {seed}: missed {kind}, best IoU {best:.2f}")
-    for kind in sorted(right | missed):
-        print(f"{kind:12} {right[kind]:3} of {right[kind] + missed[kind]:3}")
-    print(dict(sorted(known.items())))
-    precision, recall = right.total() / (right.total() + false), right.total() / (right.total() + missed.total())
-    within = np.abs(np.array(errors))
-    inside_1, inside_2 = (within < 1).mean(), (within < 2).mean()
+@pytest.mark.parametrize(("options", "least_of_few", "least"), [(PHONE, 0.80, 0.88), (PHONE_DRIFTING, 0.75, 0.8)])
+def test_boxes_are_right_and_their_sigmas_honest(options: ScanOptions, least_of_few: float, least: float):
+    rooms = [room(seed, options)[0] for seed in range(30, 30 + ROOMS)]
+    errors = np.abs(np.concatenate([each.errors_over_sigma_m6 for each in rooms]))
+    inside_1, inside_2 = (errors < 1).mean(), (errors < 2).mean()
+    precision, recall = precision_and_recall(rooms)
     print(f"{ROOMS} rooms: {precision=:.3f} {recall=:.3f}, within one sigma {inside_1:.2f}, within two {inside_2:.2f}")
-    assert precision >= 0.8 and recall >= 0.8
+    for each in rooms:
+        print(dict(each.right), "missed", each.best_iou_of_missed, "false", dict(each.false))
+    expected = least if ROOMS >= 20 else least_of_few  # of a few rooms one hard one weighs more
+    assert precision >= expected and recall >= expected
     assert 0.6 <= inside_1 <= 0.9
     assert inside_2 >= 0.88
 
 
 @pytest.mark.slow
 def test_furniture_takes_less_than_a_quarter_of_all_stages():
-    _, _, _, seconds = room(0)
+    _, seconds = room(30, PHONE)
     assert seconds["furniture"] < 0.25 * sum(seconds.values())
 
 

@@ -51,6 +51,10 @@ class ScanOptions(Params):
     exposure_stops: float = Field(default=0.0, ge=0, description="How far the exposure wanders either way.")
     colour_noise: float = Field(default=0.0, ge=0, description="Sigma in grey levels.")
 
+    corner: int | None = Field(
+        default=None, ge=0, description="The walk stays before this corner and looks only there; None: all round."
+    )
+
     pose_drift: float = Field(
         default=0.0,
         ge=0,
@@ -106,12 +110,15 @@ class MadeUpScan:
 def scan_room(room: MadeUpRoom, options: ScanOptions = CLEAN) -> MadeUpScan:
     """Walks through a room with a phone. The same room and options give the same bytes, on any number of threads.
 
-    Raises: ValueError for a room without free floor.
+    Raises: ValueError for a room without free floor (with `corner`: before that corner, or without that corner).
     """
     from numba import config
 
     walk_rng, error_rng, choice_rng = (np.random.default_rng([room.seed, options.seed, part]) for part in (1, 2, 3))
-    world_T_cam_b44 = walk.walk_world_T_cam_b44(room, options.frames, walk_rng)
+    if options.corner is None:
+        world_T_cam_b44 = walk.walk_world_T_cam_b44(room, options.frames, walk_rng)
+    else:
+        world_T_cam_b44 = walk.corner_world_T_cam_b44(room, options.corner, options.frames, walk_rng)
     scan_T_world_44, down_scan_3 = _device_world(world_T_cam_b44[0], options, error_rng)
     believed_b44 = walk.believed_poses_b44(
         world_T_cam_b44, drift=options.pose_drift, noise_m=options.pose_noise_m,

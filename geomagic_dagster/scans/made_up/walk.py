@@ -15,6 +15,8 @@ F64 = NDArray[np.float64]
 
 _FRAMES_A_TURN = 60
 _STEP_M = 0.02
+_CORNER_M = (1.0, 2.2)
+"""How far from a corner somebody stands who scans only that corner."""
 
 
 def walk_world_T_cam_b44(room: MadeUpRoom, frames: int, rng: np.random.Generator) -> F64:
@@ -38,6 +40,32 @@ def walk_world_T_cam_b44(room: MadeUpRoom, frames: int, rng: np.random.Generator
     yaw_b += np.radians(0.6) * np.sin(2.0 * np.pi * 17 * s_b + phases[6])
     pitch_b += np.radians(0.6) * np.sin(2.0 * np.pi * 23 * s_b + phases[7])
     return look_b44(np.stack((x_b, y_b, z_b), axis=1), yaw_b, pitch_b, roll_b)
+
+
+def corner_world_T_cam_b44(room: MadeUpRoom, corner: int, frames: int, rng: np.random.Generator) -> F64:
+    """Camera-to-world of a person who stays before one corner and looks only there, up and down and to both sides.
+
+    Raises: ValueError for a room without that corner, or without free floor before it.
+    """
+    if corner >= len(room.footprint_world_m_n2):
+        raise ValueError(f"corner: expected 0 to {len(room.footprint_world_m_n2) - 1}; got {corner}")
+    floor = _free_floor(room)
+    place = room.footprint_world_m_n2[corner]
+    away_m_yx = np.linalg.norm(floor.centres_yx2() - place, axis=-1)
+    is_there = floor.largest_part()[0] & (away_m_yx > _CORNER_M[0]) & (away_m_yx < _CORNER_M[1])
+    if not is_there.any():
+        raise ValueError(
+            f"made-up room {room.seed} ({room.shape}): expected free floor before corner {corner}; got none"
+        )
+    roomiest = np.unravel_index(int(np.argmax(np.where(is_there, floor.clearance_m_yx, -1.0))), is_there.shape)
+    middle, radius_m = floor.centres_yx2()[roomiest], min(floor.clearance_m_yx[roomiest] - 0.6 * plan.BODY_M, 0.5)
+    s_b, phases = np.linspace(0.0, 2.0 * np.pi, frames, endpoint=False), rng.uniform(0.0, 2.0 * np.pi, 4)
+    plan_b2 = middle + radius_m * np.stack((np.cos(s_b + phases[0]), np.sin(s_b + phases[0])), axis=1)
+    towards_b2 = place - plan_b2
+    yaw_b = np.arctan2(towards_b2[:, 1], towards_b2[:, 0]) + np.radians(40) * np.sin(2 * s_b + phases[1])
+    pitch_b = np.radians(-10.0 + 28.0 * np.sin(5 * s_b + phases[2]))
+    z_b = room.floor_z_m + 1.5 + 0.08 * np.sin(3 * s_b + phases[3])
+    return look_b44(np.column_stack((plan_b2, z_b)), yaw_b, pitch_b, np.zeros(frames))
 
 
 def _look_across(room: MadeUpRoom, eye_m_b2: F64, turned_rad_b: F64, start_rad: float) -> F64:
@@ -69,14 +97,19 @@ def look_b44(eye_world_m_b3: F64, yaw_rad_b: F64, pitch_rad_b: F64, roll_rad_b: 
     return world_T_cam_b44
 
 
+def _free_floor(room: MadeUpRoom) -> plan.FreeFloor:
+    floor = plan.FreeFloor.of(room.footprint_world_m_n2)
+    for piece in room.furniture:
+        floor = floor.without(np.array(piece.centre_world_m_3[:2]), np.array(piece.size_m_3[:2]), piece.yaw_rad)
+    return floor
+
+
 def _floor_path(room: MadeUpRoom, rng: np.random.Generator) -> F64:
     """A smooth closed path (n, 2) over the free floor that comes near every part of it; slower where it turns about."""
     from scipy import ndimage
     from skimage.graph import route_through_array
 
-    floor = plan.FreeFloor.of(room.footprint_world_m_n2)
-    for piece in room.furniture:
-        floor = floor.without(np.array(piece.centre_world_m_3[:2]), np.array(piece.size_m_3[:2]), piece.yaw_rad)
+    floor = _free_floor(room)
     walkable, _ = floor.largest_part()
     cells = np.argwhere(walkable)
     if not len(cells):
