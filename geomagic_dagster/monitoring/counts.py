@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 from prometheus_client.metrics_core import (
@@ -44,6 +47,8 @@ class Metric:
     labels: Labels
     help: str
     buckets: tuple[float, ...] = ()
+    last: str = ""
+    """Of a histogram or summary: the gauge that shows the value that came last."""
 
     @property
     def shape(self) -> list[Any]:
@@ -77,9 +82,7 @@ METRICS = {
         Metric(
             "geomagic_scan_deadline_headroom_ratio", "histogram", RUN,
             "1 - seconds / deadline of a run that has one; 0 where it passed its deadline.", RATIO,
-        ),
-        Metric(
-            "geomagic_scan_deadline_headroom_last_ratio", "gauge", RUN, "Deadline headroom of the run that ended last.",
+            last="geomagic_scan_deadline_headroom_last_ratio",
         ),
         Metric(
             "geomagic_steps_total", "counter", (*STEP, "outcome", *WHY),
@@ -102,18 +105,15 @@ METRICS = {
         Metric(
             "geomagic_stage_deadline_headroom_ratio", "histogram", STAGE,
             "1 - seconds / deadline of an execution of a stage; 0 where it passed its deadline.", RATIO,
-        ),
-        Metric(
-            "geomagic_stage_deadline_headroom_last_ratio", "gauge", STAGE, "Deadline headroom of its last execution.",
+            last="geomagic_stage_deadline_headroom_last_ratio",
         ),
         Metric(
             "geomagic_stage_out_of_range_total", "counter", STAGE,
             "Results of which a number lay outside of the range that the stage expects.",
         ),
-        Metric("geomagic_stage_number", "gauge", (*STAGE, "number"), "The stage's own numbers, of its last result."),
         Metric(
             "geomagic_stage_number_values", "summary", (*STAGE, "number"),
-            "Count and sum of the stage's own numbers, for their mean over a time.",
+            "Count and sum of the stage's own numbers, for their mean over a time.", last="geomagic_stage_number",
         ),
         Metric(
             "geomagic_exporter_unreadable_events_total", "counter", (),
@@ -135,8 +135,8 @@ class Change(NamedTuple):
 class Counts:
     """The numbers of every metric.
 
-    A counter or gauge is one number; a histogram is the count in each bucket, the count beyond them, and the sum;
-    a summary is count and sum.
+    A counter or gauge is one number; a histogram is the count in each bucket, the count beyond them, the sum and the
+    last value; a summary is count, sum and last value.
     """
 
     values: dict[str, dict[Labels, Any]] = field(default_factory=lambda: {name: {} for name in METRICS})
@@ -147,22 +147,19 @@ class Counts:
             metric, value = METRICS[change.name], float(change.value)
             if not math.isfinite(value):
                 continue
-            series = self.values[change.name]
-            labels = tuple(label if NAME.fullmatch(label) else OTHER for label in change.labels)
+            series, labels = self.values[change.name], _clean(change.labels)
             if labels not in series and len(series) >= MAX_SERIES:
                 labels = (OTHER,) * len(labels)
             if metric.kind == "counter":
                 series[labels] = series.get(labels, 0.0) + value
             elif metric.kind == "gauge":
                 series[labels] = value
-            elif metric.kind == "summary":
-                count, total = series.get(labels, (0, 0.0))
-                series[labels] = [count + 1, total + value]
             else:
-                held = series.setdefault(labels, [0] * (len(metric.buckets) + 1) + [0.0])
-                place = next((i for i, bound in enumerate(metric.buckets) if value <= bound), len(metric.buckets))
-                held[place] += 1
-                held[-1] += value
+                cells = len(metric.buckets) + 1 if metric.kind == "histogram" else 1
+                held = series.setdefault(labels, [0] * cells + [0.0, 0.0])
+                held[bisect_left(metric.buckets, value)] += 1
+                held[-2] += value
+                held[-1] = value
 
     def copy(self) -> Counts:
         return Counts(
@@ -187,13 +184,18 @@ class Counts:
                 counts.values[name] = {tuple(labels): held for *labels, held in kept["series"]}
         return counts
 
-    def families(self) -> Iterable[Family]:
+    def families(self) -> Iterator[Family]:
         """As prometheus-client wants them."""
         for name, series in self.values.items():
-            yield family_of(METRICS[name], series)
+            yield from _families(METRICS[name], sorted(series.items()))
 
 
-def family_of(metric: Metric, series: Mapping[Labels, Any]) -> Family:
+@lru_cache(10_000)
+def _clean(labels: Labels) -> Labels:
+    return tuple(label if NAME.fullmatch(label) else OTHER for label in labels)
+
+
+def _families(metric: Metric, series: list[tuple[Labels, Any]]) -> Iterator[Family]:
     if metric.kind == "counter":
         family: Any = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
     elif metric.kind == "gauge":
@@ -202,15 +204,18 @@ def family_of(metric: Metric, series: Mapping[Labels, Any]) -> Family:
         family = SummaryMetricFamily(metric.name, metric.help, labels=metric.labels)
     else:
         family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for labels, held in sorted(series.items()):
+    bounds = [*(str(float(bound)) for bound in metric.buckets), "+Inf"]
+    for labels, held in series:
         if metric.kind in ("counter", "gauge"):
             family.add_metric(labels, held)
         elif metric.kind == "summary":
-            family.add_metric(labels, count_value=held[0], sum_value=held[1])
+            family.add_metric(labels, count_value=held[0], sum_value=held[-2])
         else:
-            total, buckets = 0, []
-            for bound, count in zip((*map(str, map(float, metric.buckets)), "+Inf"), held, strict=False):
-                total += count
-                buckets.append((bound, total))
-            family.add_metric(labels, buckets, sum_value=held[-1])
-    return family
+            cumulative = list(zip(bounds, accumulate(held[:-2]), strict=True))
+            family.add_metric(labels, cumulative, sum_value=held[-2])
+    yield family
+    if metric.last:
+        last = GaugeMetricFamily(metric.last, f"The last value of {metric.name}.", labels=metric.labels)
+        for labels, held in series:
+            last.add_metric(labels, held[-1])
+        yield last

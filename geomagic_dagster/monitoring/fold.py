@@ -16,13 +16,12 @@ from geomagic_dagster.monitoring.counts import Change, Counts
 UNKNOWN = "unknown"
 ENDS = {"PIPELINE_SUCCESS": "success", "PIPELINE_FAILURE": "failure", "PIPELINE_CANCELED": "canceled"}
 STARTS = ("STEP_START", "STEP_RESTARTED")
-TIMES_ONLY = ("PIPELINE_START", *STARTS)
+TIMES_ONLY = ("PIPELINE_START", *STARTS, "STEP_SUCCESS")
 """Of these only the time is of interest: what else they hold is not read."""
 READ = (
     *TIMES_ONLY,
     *ENDS,
     "PIPELINE_CANCELING",
-    "STEP_SUCCESS",
     "STEP_FAILURE",
     "STEP_UP_FOR_RETRY",
     "STEP_OUTPUT",
@@ -129,21 +128,17 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
             run.has_step = True
             yield Change("geomagic_run_first_step_wait_seconds", where, max(0.0, event.time_s - run.created_s))
     elif event.kind == "STEP_SUCCESS":
-        run.steps_started_s.pop(event.step, None)
-        yield Change("geomagic_step_duration_seconds", (*step, "success"), event.data["duration_ms"] / 1000)
+        yield from _attempt(run, event, (*step, "success"))
         yield Change("geomagic_steps_total", (*step, "success", "", ""))
     elif event.kind in ("STEP_FAILURE", "STEP_UP_FOR_RETRY"):
-        is_final = event.kind == "STEP_FAILURE"
         why = _why(event.data)
-        if is_final:
+        if event.kind == "STEP_FAILURE":
             run.failure = list(why)
+            yield from _attempt(run, event, (*step, "failure"))
             yield Change("geomagic_steps_total", (*step, "failure", *why))
         else:
+            yield from _attempt(run, event, (*step, "retry"))
             yield Change("geomagic_step_retries_total", (*step, *why))
-        began_s = run.steps_started_s.pop(event.step, None)
-        if began_s is not None:
-            outcome = "failure" if is_final else "retry"
-            yield Change("geomagic_step_duration_seconds", (*step, outcome), max(0.0, event.time_s - began_s))
         if why[1] == "timeout":
             yield Change("geomagic_step_timeouts_total", step)
             yield from _headroom("stage", (release, stage), 1.0, 1.0)
@@ -154,6 +149,12 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
     elif event.kind in ENDS and run.ended_s is None:
         run.ended_s = min(event.time_s, now_s)
         yield from _end_of_run(run, where, event)
+
+
+def _attempt(run: LiveRun, event: Event, labels: tuple[str, ...]) -> Iterator[Change]:
+    began_s = run.steps_started_s.pop(event.step, None)
+    if began_s is not None:
+        yield Change("geomagic_step_duration_seconds", labels, max(0.0, event.time_s - began_s))
 
 
 def _result(stage: tuple[str, str], metadata: Mapping[str, Any]) -> Iterator[Change]:
@@ -170,7 +171,6 @@ def _result(stage: tuple[str, str], metadata: Mapping[str, Any]) -> Iterator[Cha
         yield Change("geomagic_stage_out_of_range_total", stage)
     for name, value in metadata.items():
         if isinstance(value, float) and name not in COSTS:
-            yield Change("geomagic_stage_number", (*stage, name), value)
             yield Change("geomagic_stage_number_values", (*stage, name), value)
 
 
@@ -196,7 +196,6 @@ def _end_of_run(run: LiveRun, where: tuple[str, str], event: Event) -> Iterator[
 def _headroom(of: str, labels: tuple[str, str], seconds: float, deadline_s: float) -> Iterator[Change]:
     ratio = max(0.0, 1.0 - seconds / deadline_s)
     yield Change(f"geomagic_{of}_deadline_headroom_ratio", labels, ratio)
-    yield Change(f"geomagic_{of}_deadline_headroom_last_ratio", labels, ratio)
 
 
 def _is_asset(step: str) -> bool:
