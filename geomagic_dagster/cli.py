@@ -107,20 +107,25 @@ def metrics(
         from geomagic_dagster.definitions import home_from, places_from
         from geomagic_dagster.jobs.local_run import dagster_home
         from geomagic_dagster.monitoring.exporter import exporter_of, serve
+        from geomagic_dagster.monitoring.state import CannotStart
 
         home = home_from(os.environ)
         os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home)))
         state = home / "metrics" / "state.json"
-        with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ), state) as exporter:
-            if once:
-                exporter.look()
-                print(exporter.page(), end="")
-                return
-            logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-            stop = threading.Event()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: stop.set())
-            serve(exporter, host, port, stop)
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ), state) as exporter:
+                if once:
+                    exporter.look()
+                    print(exporter.page(), end="")
+                else:
+                    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+                    serve(exporter, host, port, stop)
+        except CannotStart as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(2) from None
 
 
 @app.command()

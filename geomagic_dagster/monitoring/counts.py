@@ -36,6 +36,7 @@ SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 RATIO = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 Labels = tuple[str, ...]
+Key = tuple[str, Labels]
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,18 @@ class Counts:
                 held[bisect_left(metric.buckets, value)] += 1
                 held[-2] += value
                 held[-1] = value
+
+    def keys(self) -> Iterator[Key]:
+        """Everything that only grows."""
+        for name, series in self.values.items():
+            if METRICS[name].kind != "gauge":
+                yield from ((name, labels) for labels in series)
+
+    def zero(self, key: Key) -> None:
+        """Forgets what was counted, but not the last value."""
+        name, labels = key
+        held = self.values[name][labels]
+        self.values[name][labels] = [*(type(cell)() for cell in held[:-1]), held[-1]] if isinstance(held, list) else 0.0
 
     def copy(self) -> Counts:
         return Counts(

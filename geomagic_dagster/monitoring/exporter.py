@@ -24,13 +24,16 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from geomagic_dagster.monitoring import state as states
-from geomagic_dagster.monitoring.counts import Counts
+from geomagic_dagster.monitoring.counts import Counts, Key
 from geomagic_dagster.monitoring.event_log import live_run, new_events, new_runs, still_there
 from geomagic_dagster.monitoring.fold import begin, fold, is_over
 from geomagic_dagster.monitoring.surroundings import Lookout, Surroundings
 from geomagic_dagster.resources.places import Places
 
 LOOK_EVERY_S = 5.0
+BIRTH_S = 40.0
+"""A new counter is shown as 0 for so long: Prometheus sees no rise where there was nothing before, so that the first
+bug of all would wake nobody. It has to look at least as often."""
 FORGET_DELETED_EVERY_S = 60.0
 
 log = logging.getLogger("geomagic.metrics")
@@ -41,7 +44,12 @@ class Exporter(Collector):
 
     def __init__(self, instance: DagsterInstance, places: Places, path: Path) -> None:
         self.instance, self.path = instance, path
+        self.known = None if not path.exists() else set()
+        """Counters that were shown; None where all of the past is still to be read, which is no rise."""
         self.state = states.load(path)
+        if self.known is not None:
+            self.known.update(self.state.counts.keys())
+        self.newborn: dict[Key, float] = {}
         self.lookout = Lookout(instance, places)
         self.written = b""
         self.forgot_deleted_s = 0.0
@@ -59,7 +67,8 @@ class Exporter(Collector):
             while self._read_a_page():
                 self._write()
             self._write()
-            self.shown = (self.state.counts.copy(), self.lookout.look())
+            surroundings = self.lookout.look()
+            self.shown = (self._newborn_as_zero(self.state.counts.copy(), time.time()), surroundings)
         except Exception as error:
             self.errors += 1
             self.last_error = type(error).__name__
@@ -91,6 +100,18 @@ class Exporter(Collector):
         if content != self.written:
             states.save(self.path, content)
             self.written = content
+
+    def _newborn_as_zero(self, counts: Counts, now_s: float) -> Counts:
+        keys = set(counts.keys())
+        if self.known is None:
+            self.known = keys
+        for key in keys - self.known:
+            if now_s - self.newborn.setdefault(key, now_s) < BIRTH_S:
+                counts.zero(key)
+            else:
+                self.known.add(key)
+                del self.newborn[key]
+        return counts
 
     def collect(self) -> Iterator[Family]:
         """What Prometheus reads."""
@@ -127,14 +148,20 @@ class Exporter(Collector):
 
 @contextmanager
 def exporter_of(instance: DagsterInstance, places: Places, path: Path) -> Iterator[Exporter]:
-    """The one exporter on this state file. Raises: StateUnusable."""
+    """The one exporter on this state file. Raises: CannotStart."""
     with states.only_one(path):
         yield Exporter(instance, places, path)
 
 
 def serve(exporter: Exporter, host: str, port: int, stop: threading.Event, every_s: float = LOOK_EVERY_S) -> None:
-    """Looks every few seconds and answers Prometheus until `stop` is set. Raises: OSError for a port that is taken."""
-    server, thread = start_http_server(port, host, exporter.registry())
+    """Looks every few seconds and answers Prometheus until `stop` is set. Raises: CannotStart without a free port."""
+    try:
+        server, thread = start_http_server(port, host, exporter.registry())
+    except OSError as error:
+        raise states.CannotStart(
+            f"{host}:{port}: expected a free port of this machine; got: {error.strerror or error}. Choose another: "
+            "geomagic metrics --port 9465."
+        ) from error
     log.info("metrics at http://%s:%s/metrics", host, server.server_port)
     try:
         while not stop.is_set():

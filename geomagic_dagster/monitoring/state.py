@@ -24,8 +24,8 @@ from geomagic_dagster.monitoring.fold import LiveRun
 SCHEMA = 1
 
 
-class StateUnusable(Exception):
-    """The file cannot be used; `str()` is the place, what was expected, what came, and what to do next."""
+class CannotStart(Exception):
+    """The exporter cannot begin; `str()` is the place, what was expected, what came, and what to do next."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class State:
 
 
 def load(path: Path) -> State:
-    """The state that was written last; an empty one on the first start. Raises: StateUnusable."""
+    """The state that was written last; an empty one on the first start. Raises: CannotStart."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def load(path: Path) -> State:
     try:
         return State.loads(text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StateUnusable(
+        raise CannotStart(
             f"{path}: expected what this exporter wrote (schema {SCHEMA}); got {type(error).__name__}: {error}. "
             "Move it away: the whole event log is then counted anew, and the counters begin there."
         ) from error
@@ -91,14 +91,14 @@ def save(path: Path, content: bytes) -> None:
 def only_one(path: Path) -> Iterator[None]:
     """Holds the state file for this process; the kernel lets go of it however the process ends.
 
-    Raises: StateUnusable where another exporter holds it.
+    Raises: CannotStart where another exporter holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f"{path.name}.lock"), "a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StateUnusable(
+            raise CannotStart(
                 f"{path}: expected no other exporter on it; got one that is running. "
                 "Ask that one (curl http://127.0.0.1:9464/metrics), or end it first."
             ) from error

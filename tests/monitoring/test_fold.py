@@ -223,7 +223,9 @@ def test_late_commits_crashes_and_any_way_to_read_count_every_event_once(seed, c
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(sorted(METRICS)), st.sampled_from(["a", "b", "", "Ümläut", "x y"]), st.floats(0, 1e4)),
+        st.tuples(
+            st.sampled_from(sorted(METRICS)), st.sampled_from(["a", "b", "", "Ümläut", "x y"]), st.floats(0, 1e4)
+        ),
         max_size=40,
     )
 )
