@@ -76,7 +76,11 @@ def measure(command: list[str], environment: dict[str, str], runs: int, add_runs
         failed = runs // 20
         assert counted == runs, (counted, runs)
         assert steps == (runs - failed) * len(STAGES) + failed * 3, steps
-        print(f"first page with all of the past: {seconds:.2f} s after the command (the look: {look(text):.2f} s)")
+        print(
+            f"first page with all of the past: {seconds:.2f} s after the command (the look: {look(text):.2f} s; "
+            f"{value(text, 'process_cpu_seconds_total'):.2f} s of processor in all; load {os.getloadavg()[0]:.1f} on "
+            f"{os.cpu_count()} cores)"
+        )
         memory = [memory_mb(text)]
         pages, looks = [], []
         for _ in range(20):

@@ -10,11 +10,13 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus, EventLogEntry
-from dagster._core.test_utils import create_run_for_test, freeze_time
+from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,6 +25,7 @@ from geomagic_dagster.monitoring import state as states
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
 from geomagic_dagster.monitoring.state import CannotStart
 from tests.conftest import REPOSITORY
+from tests.monitoring.conftest import POSTGRES, dagster_in, new_database
 from tests.toy_stages.daemon import tick
 from tests.toy_stages.scans import write_toy_scan
 
@@ -244,6 +247,35 @@ def test_deleting_runs_neither_loses_new_ones_nor_counts_old_ones_again(toys, an
     assert samples(exporter)[("geomagic_runs_total", "", "", "process_scan", "success", "1.0")] == total + 1
 
 
+def test_a_run_that_postgres_commits_late_is_counted(toys, postgres_port, follow, tmp_path):
+    """Its number is lower than that of one that was counted already."""
+    import psycopg2
+
+    database = new_database(postgres_port)
+    with dagster_in(tmp_path / "dagster", POSTGRES % (postgres_port, database)) as instance:
+        model = add_run(instance, "1.0")
+        exporter = follow(instance, toys)
+        late = psycopg2.connect(host="127.0.0.1", port=postgres_port, user="postgres", dbname=database)
+        copy = str(uuid.uuid4())
+        columns = {"runs": "status, pipeline_name, mode, run_body, create_timestamp, update_timestamp"}
+        columns["event_logs"] = "event, dagster_event_type, timestamp"
+        with late.cursor() as cursor:
+            for table, names in columns.items():
+                values = names.replace("run_body", f"replace(run_body, '{model}', '{copy}')")
+                cursor.execute(
+                    f"INSERT INTO {table} (run_id, {names}) SELECT '{copy}', {values} FROM {table} WHERE run_id = %s",
+                    (model,),
+                )
+        add_run(instance, "1.0")
+        exporter.look()
+        assert samples(exporter)[("geomagic_runs_total", "", "", "process_scan", "success", "1.0")] == 2
+        late.commit()
+        late.close()
+        for each in (exporter, follow(instance, toys)):
+            each.look()
+            assert samples(each)[("geomagic_runs_total", "", "", "process_scan", "success", "1.0")] == 3
+
+
 def test_events_that_come_after_the_end_of_a_run_are_still_counted(toys, instance, follow):
     exporter = follow(instance, toys)
     run_id = add_run(instance)
@@ -291,8 +323,9 @@ def test_a_sensor_that_ticked_in_time_has_no_lag_and_later_it_has(toys, instance
     exporter.look()
     lag_s = samples(exporter)[("geomagic_sensor_tick_lag_seconds", "latest/upload_sensor")]
     assert 0 <= lag_s < 30
-    with freeze_time(time.time() + 1000):
-        assert 900 < samples(exporter)[("geomagic_sensor_tick_lag_seconds", "latest/upload_sensor")] < 1000
+    later = SimpleNamespace(time=lambda: time.time() + 1000)
+    monkeypatch.setattr("geomagic_dagster.monitoring.exporter.time", later)
+    assert 900 < samples(exporter)[("geomagic_sensor_tick_lag_seconds", "latest/upload_sensor")] < 1030
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 99}', b'{"schema": 1}', b"\xff\xfe"])

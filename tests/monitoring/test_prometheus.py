@@ -23,6 +23,7 @@ from geomagic_dagster.monitoring.counts import METRICS
 from geomagic_dagster.monitoring.exporter import serve
 from geomagic_dagster.monitoring.surroundings import AGES, VALUES
 from tests.conftest import REPOSITORY
+from tests.monitoring.conftest import free_port
 from tests.toy_stages.scans import write_toy_scan
 
 FOLDER = REPOSITORY / "deploy" / "observability"
@@ -86,12 +87,6 @@ def test_every_alert_is_tested_to_fire_and_to_be_silent():
 def test_promtool_agrees(arguments):
     done = subprocess.run([binary("promtool"), *arguments], cwd=FOLDER, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_promtool_finds_nothing_to_better_in_the_page(toys, instance, follow):
