@@ -11,7 +11,8 @@ read on from its own cursor.
 
 A run's events are read past `get_records_for_run`, which is public, with one statement of SQL on Dagster's table
 `event_logs`: that call takes 26 ms for the first look at a run of SQLite (it checks the schema of that run's file)
-and 2 ms for each one on, mostly for building objects of which a handful of fields are read here. This takes 0.3 ms.
+and 2 ms for each one on, mostly for building objects of which a handful of fields are read here. This takes half a
+millisecond, and a first start reads the files of SQLite with several helpers (run_files.py).
 The columns are those of Dagster's own `SqlEventLogStorageTable`; the JSON in them is what every later Dagster must
 read, since nobody rewrites old logs.
 
@@ -22,15 +23,8 @@ steps moves neither.
 
 from __future__ import annotations
 
-import json
-import os
-import sqlite3
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy
@@ -39,6 +33,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as EVENT_LOGS
 
 from geomagic_dagster.monitoring.fold import READ, TIMES_ONLY, UNKNOWN, Event, LiveRun
+from geomagic_dagster.monitoring.run_files import Readers, event_of_row
 
 RELEASE_TAG = "geomagic/release"
 DEADLINE_TAG = "geomagic/deadline_s"
@@ -46,7 +41,6 @@ RETRY_NUMBER_TAG = "dagster/retry_number"
 OVERLAP = 50
 RUNS_A_PAGE = 500
 RUNS_A_QUERY = 50
-READERS = 2
 
 
 @dataclass
@@ -103,56 +97,28 @@ def still_there(instance: DagsterInstance, run_ids: list[str]) -> set[str]:
     return there
 
 
-def new_events(instance: DagsterInstance, runs: Mapping[str, LiveRun]) -> Iterator[tuple[str, list[Event]]]:
+def new_events(
+    instance: DagsterInstance, runs: Mapping[str, LiveRun], readers: Readers
+) -> Iterator[tuple[str, list[Event]]]:
     """For each run that has any: its events behind its cursor, in the order of their ids."""
-    storage = instance.event_log_storage
+    storage: Any = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         raise TypeError(
             f"event log of {instance.root_directory}: expected a storage on SQL, as SQLite and Postgres are; got "
             f"{type(storage).__name__}. Set `storage` in dagster.yaml to sqlite or postgres."
         )
-    read_some = _read_files if storage.is_run_sharded else _read_table
+    if storage.is_run_sharded:
+        requests = [(storage.path_for_shard(run_id), run.read_to) for run_id, run in runs.items()]
+        yield from ((run_id, events) for run_id, events in zip(runs, readers.events(requests), strict=True) if events)
+        return
     run_ids = list(runs)
     for first in range(0, len(run_ids), RUNS_A_QUERY):
-        some = {run_id: runs[run_id].read_to for run_id in run_ids[first : first + RUNS_A_QUERY]}
-        yield from read_some(storage, some)
-
-
-def _read_table(storage: SqlEventLogStorage, read_to: Mapping[str, int]) -> Iterator[tuple[str, list[Event]]]:
-    """Postgres, and whatever else has one table."""
-    by_run: dict[str, list[Event]] = {}
-    with storage.index_connection() as connection:
-        for run_id, *row in connection.execute(_statement(read_to)):
-            by_run.setdefault(run_id, []).append(_event(row))
-    yield from by_run.items()
-
-
-def _read_files(storage: Any, read_to: Mapping[str, int]) -> Iterator[tuple[str, list[Event]]]:
-    """SQLite, with a file for each run. SQLite reads without Python's lock: the next files while we count."""
-    paths = [storage.path_for_shard(run_id) for run_id in read_to]
-    with ThreadPoolExecutor(READERS) as readers:
-        for run_id, rows in zip(read_to, readers.map(_rows_of_file, paths, read_to.values()), strict=True):
-            if rows:
-                yield run_id, [_event(row) for row in rows]
-
-
-_OF_FILE = f"""SELECT id, dagster_event_type, step_key, timestamp,
-    CASE WHEN dagster_event_type IN ({", ".join(f"'{kind}'" for kind in TIMES_ONLY)}) THEN NULL ELSE event END
-    FROM event_logs
-    WHERE id > ? AND dagster_event_type IN ({", ".join(f"'{kind}'" for kind in READ)}) ORDER BY id"""
-
-
-def _rows_of_file(path: str, read_to: int) -> list[Any]:
-    if not os.path.exists(path):  # a run that has not begun, or that was deleted
-        return []
-    # Open for writing, and never written: who only reads leaves the two files of the write-ahead log behind.
-    with closing(sqlite3.connect(f"{Path(path).as_uri()}?mode=rw", uri=True, timeout=20)) as connection:
-        try:
-            return connection.execute(_OF_FILE, (read_to,)).fetchall()
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # Dagster makes the file first and its tables then
-                return []
-            raise
+        read_to = {run_id: runs[run_id].read_to for run_id in run_ids[first : first + RUNS_A_QUERY]}
+        by_run: dict[str, list[Event]] = {}
+        with storage.index_connection() as connection:
+            for run_id, *row in connection.execute(_statement(read_to)):
+                by_run.setdefault(run_id, []).append(event_of_row(row))
+        yield from by_run.items()
 
 
 def _statement(read_to: Mapping[str, int]) -> Any:
@@ -170,23 +136,6 @@ def _statement(read_to: Mapping[str, int]) -> Any:
         .where(columns.dagster_event_type.in_(READ), sqlalchemy.or_(*behind))
         .order_by(columns.id)
     )
-
-
-def _event(row: Any) -> Event:
-    number, kind, step, time, content = row
-    time = datetime.fromisoformat(time) if isinstance(time, str) else time
-    return Event(number, kind, step or "", time.replace(tzinfo=UTC).timestamp(), _data(content))
-
-
-def _data(content: str | None) -> dict[str, Any]:
-    """What an event says of its own kind, and its message; empty where it is not what it should be."""
-    if content is None:
-        return {}
-    try:
-        said = json.loads(content).get("dagster_event") or {}
-        return (said.get("event_specific_data") or {}) | {"message": said.get("message")}
-    except (ValueError, AttributeError):  # fold.py counts it as unreadable where it needs what is missing
-        return {}
 
 
 def _positive(text: str | None) -> float | None:

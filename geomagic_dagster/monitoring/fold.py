@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from geomagic_dagster.monitoring.counts import Change, Counts
 
@@ -48,9 +48,11 @@ FAILURE_OF_CLASS = {
 """Where an event says nothing of the kind itself: Dagster keeps no metadata of an attempt that is tried again."""
 
 
-@dataclass(frozen=True)
-class Event:
-    """One row of the log; `data` is what the event says beyond its kind, step and time."""
+class Event(NamedTuple):
+    """One row of the log.
+
+    `data` is what Dagster writes down for its kind, without pictures; of a materialization, the materialization.
+    """
 
     id: int
     kind: str
@@ -143,7 +145,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
             yield Change("geomagic_step_timeouts_total", step)
             yield from _headroom("stage", (release, stage), 1.0, 1.0)
     elif event.kind == ("ASSET_MATERIALIZATION" if _is_asset(event.step) else "STEP_OUTPUT"):
-        yield from _result((release, stage), metadata_of(event.data.get("materialization", event.data)))
+        yield from _result((release, stage), metadata_of(event.data))
     elif event.kind == "PIPELINE_CANCELING":
         run.has_expired = run.has_expired or bool(RUN_EXPIRED.search(event.data.get("message") or ""))
     elif event.kind in ENDS and run.ended_s is None:

@@ -130,7 +130,7 @@ def test_assets_are_counted_by_their_release_and_their_numbers_once():
     numbers = {"metadata_entries": metadata(coverage=0.5)}
     events = numbered(
         ("STEP_START", "v1_0__depth", 1.0, {}),
-        ("ASSET_MATERIALIZATION", "v1_0__depth", 2.0, {"materialization": numbers}),
+        ("ASSET_MATERIALIZATION", "v1_0__depth", 2.0, numbers),
         ("STEP_OUTPUT", "v1_0__depth", 2.0, numbers),
         ("STEP_SUCCESS", "v1_0__depth", 2.0, {}),
     )
