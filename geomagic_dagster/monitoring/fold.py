@@ -18,15 +18,9 @@ ENDS = {"PIPELINE_SUCCESS": "success", "PIPELINE_FAILURE": "failure", "PIPELINE_
 STARTS = ("STEP_START", "STEP_RESTARTED")
 TIMES_ONLY = ("PIPELINE_START", *STARTS, "STEP_SUCCESS")
 """Of these only the time is of interest: what else they hold is not read."""
-READ = (
-    *TIMES_ONLY,
-    *ENDS,
-    "PIPELINE_CANCELING",
-    "STEP_FAILURE",
-    "STEP_UP_FOR_RETRY",
-    "STEP_OUTPUT",
-    "ASSET_MATERIALIZATION",
-)
+FAILURES = ("STEP_FAILURE", "STEP_UP_FOR_RETRY")
+RESULTS = ("STEP_OUTPUT", "ASSET_MATERIALIZATION")
+READ = (*TIMES_ONLY, *ENDS, "PIPELINE_CANCELING", *FAILURES, *RESULTS)
 """The kinds of events that are read at all."""
 SETTLE_S = 60.0
 """An event is waited for so long: writers on other machines commit out of order, and some write after a run ended."""
@@ -51,7 +45,8 @@ FAILURE_OF_CLASS = {
 class Event(NamedTuple):
     """One row of the log.
 
-    `data` is what Dagster writes down for its kind, without pictures; of a materialization, the materialization.
+    `data` holds, for results and failures, the floats, texts and truth values of their `metadata`, and for failures the
+    `classes` of the exception and of those behind it; for others the `message` and the `failure_reason`.
     """
 
     id: int
@@ -69,6 +64,8 @@ class LiveRun:
     release: str
     created_s: float
     deadline_s: float | None = None
+    is_past: bool = False
+    """Whether it had ended long ago when it was found."""
     read_to: int = 0
     """Every event up to this id was counted."""
     ahead: list[int] = field(default_factory=list)
@@ -132,7 +129,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
     elif event.kind == "STEP_SUCCESS":
         yield from _attempt(run, event, (*step, "success"))
         yield Change("geomagic_steps_total", (*step, "success", "", ""))
-    elif event.kind in ("STEP_FAILURE", "STEP_UP_FOR_RETRY"):
+    elif event.kind in FAILURES:
         why = _why(event.data)
         if event.kind == "STEP_FAILURE":
             run.failure = list(why)
@@ -145,7 +142,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
             yield Change("geomagic_step_timeouts_total", step)
             yield from _headroom("stage", (release, stage), 1.0, 1.0)
     elif event.kind == ("ASSET_MATERIALIZATION" if _is_asset(event.step) else "STEP_OUTPUT"):
-        yield from _result((release, stage), metadata_of(event.data))
+        yield from _result((release, stage), event.data["metadata"])
     elif event.kind == "PIPELINE_CANCELING":
         run.has_expired = run.has_expired or bool(RUN_EXPIRED.search(event.data.get("message") or ""))
     elif event.kind in ENDS and run.ended_s is None:
@@ -183,8 +180,7 @@ def _end_of_run(run: LiveRun, where: tuple[str, str], event: Event) -> Iterator[
         outcome, why = "failure", ("passing", "timeout")
         yield Change("geomagic_run_timeouts_total", where)
     elif outcome == "failure":
-        reason = event.data.get("failure_reason") or {}
-        reason = str(reason.get("__enum__", UNKNOWN)).rpartition(".")[2].lower()
+        reason = event.data.get("failure_reason", UNKNOWN).rpartition(".")[2].lower()
         why = (run.failure[0], run.failure[1]) if run.failure else (UNKNOWN, reason)
     yield Change("geomagic_runs_total", (*where, outcome, *why))
     if run.started_s is not None:
@@ -216,23 +212,8 @@ def _release_and_stage(run: LiveRun, step: str) -> tuple[str, str]:
 
 def _why(data: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and failure as the event says them, else by the class of the exception or of one behind it."""
-    said = metadata_of(data.get("user_failure_data") or {})
+    said = data["metadata"]
     if "failure_kind" in said or "failure" in said:
         return str(said.get("failure_kind", UNKNOWN)), str(said.get("failure", UNKNOWN))
-    error = data.get("error")
-    while error:
-        if error.get("cls_name") in FAILURE_OF_CLASS:
-            return FAILURE_OF_CLASS[error["cls_name"]]
-        error = error.get("cause")
-    return UNKNOWN, UNKNOWN
-
-
-def metadata_of(data: Mapping[str, Any]) -> dict[str, float | str | bool]:
-    """The floats, texts and truth values of an event's metadata, as Dagster writes it down."""
-    found: dict[str, float | str | bool] = {}
-    for entry in data.get("metadata_entries") or ():
-        content = entry["entry_data"]
-        value = content.get("value", content.get("text"))
-        if isinstance(value, (float, str, bool)):
-            found[entry["label"]] = value
-    return found
+    known = (FAILURE_OF_CLASS[name] for name in data["classes"] if name in FAILURE_OF_CLASS)
+    return next(known, (UNKNOWN, UNKNOWN))

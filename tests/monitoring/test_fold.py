@@ -14,13 +14,12 @@ from geomagic_dagster.monitoring.fold import SETTLE_S, Event, LiveRun, fold, is_
 from geomagic_dagster.monitoring.state import State
 
 
-def entry(label: str, value: float | str | bool) -> dict:
-    kind = "text" if isinstance(value, str) else "value"
-    return {"label": label, "description": None, "entry_data": {"__class__": "X", kind: value}}
+def result(**metadata) -> dict:
+    return {"message": "", "metadata": metadata}
 
 
-def metadata(**values) -> list[dict]:
-    return [entry(label, value) for label, value in values.items()]
+def failed(*classes: str, **metadata) -> dict:
+    return {"message": "", "metadata": metadata, "classes": ["Failure", *classes]}
 
 
 def new_run(**more) -> LiveRun:
@@ -43,20 +42,17 @@ def only(counts: Counts, name: str):
     return labels, held
 
 
-FAILED = {
-    "user_failure_data": {"metadata_entries": metadata(failure_kind="passing", failure="timeout")},
-    "error": {"cls_name": "Failure", "cause": None},
-}
+FAILED = failed(failure_kind="passing", failure="timeout")
 JOURNEY = numbered(
     ("PIPELINE_START", "", 3.0, {}),
     ("STEP_START", "depth", 4.0, {}),
-    ("STEP_UP_FOR_RETRY", "depth", 9.0, {"error": {"cls_name": "RetryRequestedFromPolicy", "cause": {"cls_name": "Failure", "cause": {"cls_name": "StageTimeout", "cause": None}}}}),
+    ("STEP_UP_FOR_RETRY", "depth", 9.0, failed("StageTimeout")),
     ("STEP_RESTARTED", "depth", 12.0, {}),
-    ("STEP_OUTPUT", "depth", 15.0, {"metadata_entries": metadata(seconds=3.0, deadline_s=12.0, peak_memory_mb=2.0, attempt=2.0, coverage=0.5, reused=False, out_of_range="depth: expected ...")}),
+    ("STEP_OUTPUT", "depth", 15.0, result(seconds=3.0, deadline_s=12.0, peak_memory_mb=2.0, attempt=2.0, coverage=0.5, reused=False, out_of_range="depth: expected ...")),
     ("STEP_SUCCESS", "depth", 15.5, {}),
     ("STEP_START", "mesh", 16.0, {}),
     ("STEP_FAILURE", "mesh", 26.0, FAILED),
-    ("PIPELINE_FAILURE", "", 27.0, {"failure_reason": {"__enum__": "RunFailureReason.STEP_FAILURE"}}),
+    ("PIPELINE_FAILURE", "", 27.0, {"failure_reason": "RunFailureReason.STEP_FAILURE"}),
 )  # fmt: skip
 
 
@@ -88,11 +84,11 @@ def test_a_run_with_a_retry_and_a_failure_is_counted_as_what_it_was():
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ({"error": {"cls_name": "ZeroDivisionError", "cause": None}}, ("unknown", "unknown")),
-        ({}, ("unknown", "unknown")),
-        ({"user_failure_data": {"metadata_entries": metadata(failure_kind="bug")}}, ("bug", "unknown")),
-        ({"error": {"cls_name": "Failure", "cause": {"cls_name": "ScanRejected"}}}, ("permanent", "rejected")),
-        ({"error": {"cls_name": "ChildProcessCrashException", "cause": None}}, ("passing", "killed")),
+        (failed("ZeroDivisionError"), ("unknown", "unknown")),
+        (failed(), ("unknown", "unknown")),
+        (failed(failure_kind="bug"), ("bug", "unknown")),
+        (failed("ScanRejected", "ImageUnreadable"), ("permanent", "rejected")),
+        (failed("ChildProcessCrashException"), ("passing", "killed")),
     ],
 )
 def test_the_kind_of_a_failure_is_what_it_says_else_its_class_else_unknown(data, why):
@@ -107,7 +103,7 @@ def test_the_kind_of_a_failure_is_what_it_says_else_its_class_else_unknown(data,
         ([("PIPELINE_CANCELED", "", 9.0, {})], ("canceled", "", "")),
         ([("PIPELINE_FAILURE", "", 9.0, {})], ("failure", "unknown", "unknown")),
         (
-            [("PIPELINE_FAILURE", "", 9.0, {"failure_reason": {"__enum__": "RunFailureReason.START_TIMEOUT"}})],
+            [("PIPELINE_FAILURE", "", 9.0, {"failure_reason": "RunFailureReason.START_TIMEOUT"})],
             ("failure", "unknown", "start_timeout"),
         ),
         (  # the monitor cancels, the run's process says so, and then the monitor calls it failed
@@ -127,7 +123,7 @@ def test_a_run_ends_once(events, labels):
 
 
 def test_assets_are_counted_by_their_release_and_their_numbers_once():
-    numbers = {"metadata_entries": metadata(coverage=0.5)}
+    numbers = result(coverage=0.5)
     events = numbered(
         ("STEP_START", "v1_0__depth", 1.0, {}),
         ("ASSET_MATERIALIZATION", "v1_0__depth", 2.0, numbers),
@@ -142,9 +138,9 @@ def test_assets_are_counted_by_their_release_and_their_numbers_once():
 def test_labels_hold_no_sentences_and_their_number_is_bounded():
     counts = counted(
         numbered(
-            ("STEP_FAILURE", "depth", 1.0, {"user_failure_data": {"metadata_entries": metadata(failure="Anna's room is dark")}}),
-            ("STEP_OUTPUT", "depth", 1.0, {"metadata_entries": [entry(f"n{i}", 1.0) for i in range(MAX_SERIES + 50)]}),
-            ("STEP_OUTPUT", "scan[Annas_room]", 1.0, {"metadata_entries": metadata(seconds=1.0)}),
+            ("STEP_FAILURE", "depth", 1.0, failed(failure="Anna's room is dark")),
+            ("STEP_OUTPUT", "depth", 1.0, result(**{f"n{i}": 1.0 for i in range(MAX_SERIES + 50)})),
+            ("STEP_OUTPUT", "scan[Annas_room]", 1.0, result(seconds=1.0)),
         )
     )  # fmt: skip
     assert only(counts, "geomagic_steps_total")[0][-1] == OTHER
@@ -157,13 +153,13 @@ def test_labels_hold_no_sentences_and_their_number_is_bounded():
 
 def test_what_is_no_number_does_not_poison_the_sums():
     counts = counted(
-        numbered(*(("STEP_OUTPUT", "depth", 1.0, {"metadata_entries": metadata(coverage=c)}) for c in (float("nan"), float("inf"), 0.5)))
+        numbered(*(("STEP_OUTPUT", "depth", 1.0, result(coverage=c)) for c in (float("nan"), float("inf"), 0.5)))
     )  # fmt: skip
     assert only(counts, "geomagic_stage_number_values")[1] == [1, 0.5, 0.5]
 
 
 def test_an_event_of_another_shape_is_counted_as_unreadable_and_the_next_ones_are_read():
-    counts = counted(numbered(("STEP_OUTPUT", "depth", 1.0, {"metadata_entries": [{"label": "x"}]}), *[(e.kind, e.step, e.time_s - 1000, e.data) for e in JOURNEY]))  # fmt: skip
+    counts = counted(numbered(("STEP_OUTPUT", "depth", 1.0, {}), *[(e.kind, e.step, e.time_s - 1000, e.data) for e in JOURNEY]))  # fmt: skip
     assert only(counts, "geomagic_exporter_unreadable_events_total")[1] == 1.0
     assert len(counts.values["geomagic_runs_total"]) == 1
 
@@ -182,8 +178,8 @@ kinds = st.sampled_from(
         ("STEP_START", {}),
         ("STEP_SUCCESS", {}),
         ("STEP_FAILURE", FAILED),
-        ("STEP_UP_FOR_RETRY", {}),
-        ("STEP_OUTPUT", {"metadata_entries": metadata(seconds=0.25, deadline_s=1.0, coverage=0.5)}),
+        ("STEP_UP_FOR_RETRY", failed()),
+        ("STEP_OUTPUT", result(seconds=0.25, deadline_s=1.0, coverage=0.5)),
     ]
 )
 
