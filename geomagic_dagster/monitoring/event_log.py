@@ -186,7 +186,7 @@ def _data(content: str | None) -> dict[str, Any]:
             data["metadata"] = _metadata(own.get("materialization", own))
         elif said["event_type_value"] in FAILURES:
             data["metadata"] = _metadata(own.get("user_failure_data") or {})
-            data["classes"] = list(_classes(own["error"]))
+            data["classes"] = list(_classes(own.get("error")))
         elif own.get("failure_reason"):
             data["failure_reason"] = own["failure_reason"]["__enum__"]
     except (ValueError, KeyError, TypeError, AttributeError):  # fold.py counts it where it needs what is missing

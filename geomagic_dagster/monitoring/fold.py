@@ -212,8 +212,8 @@ def _release_and_stage(run: LiveRun, step: str) -> tuple[str, str]:
 
 def _why(data: Mapping[str, Any]) -> tuple[str, str]:
     """Kind and failure as the event says them, else by the class of the exception or of one behind it."""
-    said = data["metadata"]
+    said = data.get("metadata", {})
     if "failure_kind" in said or "failure" in said:
         return str(said.get("failure_kind", UNKNOWN)), str(said.get("failure", UNKNOWN))
-    known = (FAILURE_OF_CLASS[name] for name in data["classes"] if name in FAILURE_OF_CLASS)
+    known = (FAILURE_OF_CLASS[name] for name in data.get("classes", ()) if name in FAILURE_OF_CLASS)
     return next(known, (UNKNOWN, UNKNOWN))

@@ -86,6 +86,7 @@ def test_a_run_with_a_retry_and_a_failure_is_counted_as_what_it_was():
     [
         (failed("ZeroDivisionError"), ("unknown", "unknown")),
         (failed(), ("unknown", "unknown")),
+        ({}, ("unknown", "unknown")),
         (failed(failure_kind="bug"), ("bug", "unknown")),
         (failed("ScanRejected", "ImageUnreadable"), ("permanent", "rejected")),
         (failed("ChildProcessCrashException"), ("passing", "killed")),
