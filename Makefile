@@ -11,7 +11,7 @@ BIN := .venv/bin
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
 export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
 
-.PHONY: help run ui test lint bench lock viewer setup setup-dev setup-browser clean
+.PHONY: help run ui test lint bench lock viewer setup setup-dev setup-browser setup-prometheus clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -54,6 +54,11 @@ setup-dev: .venv/.dev  ## ... and what the tests need
 
 setup-browser:  ## install Chromium for the browser tests where this machine can (Debian, as root)
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } || echo "no Chromium here and no way to install it: the browser tests will skip"
+
+setup-prometheus: | .venv/bin/python  ## fetch Prometheus for the tests of the metrics where this machine can (Debian)
+	@PATH="$(BIN):$$PATH"; command -v prometheus promtool >/dev/null || { command -v apt-get dpkg >/dev/null && \
+		there=$$(mktemp -d) && cd "$$there" && { apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }; } && \
+		dpkg -x prometheus_*.deb . && cp usr/bin/prometheus usr/bin/promtool "$(CURDIR)/$(BIN)" && rm -r "$$there"; } || echo "no Prometheus here and no way to fetch it: its tests will skip"
 
 lock:  ## pin every dependency anew (pip-tools, in a throwaway environment)
 	@bash deploy/lock.sh

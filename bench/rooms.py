@@ -237,15 +237,18 @@ def tables(rooms: list[Judged]) -> list[Table]:
     precision, recall = precision_and_recall([room.boxes for room in rooms])
     shares = {name: max(room.share(name) for room in rooms) for name in JUDGED if name in rooms[0].seconds}
     figures = Table("figure", "value", "meant", title=f"{len(rooms)} made-up rooms")
+    def spread_cm(errors_m: F64) -> str:
+        return f"{100 * errors_m.mean():.2f} cm, {100 * errors_m.max():.2f} cm"
+
     for name, value, meant in (
         ("rooms with all walls and no other", f"{sum(room.has_all_walls for room in rooms)}", f"{len(rooms)}"),
         (
             "corners as they came, mean and worst",
-            f"{100 * literal.mean():.2f} cm, {100 * literal.max():.2f} cm",
+            spread_cm(literal),
             "3, 8",
         ),
-        ("corners of the shape, mean and worst", f"{100 * errors.mean():.2f} cm, {100 * errors.max():.2f} cm", ""),
-        ("cameras as they came, mean and worst", f"{100 * cameras.mean():.2f} cm, {100 * cameras.max():.2f} cm", ""),
+        ("corners of the shape, mean and worst", spread_cm(errors), ""),
+        ("cameras as they came, mean and worst", spread_cm(cameras), ""),
         ("ceiling height, worst", f"{1000 * np.nanmax(np.abs([room.ceiling_error_m for room in rooms])):.1f} mm", "10"),
         ("area, worst", f"{100 * np.nanmax(np.abs([room.area_error for room in rooms])):.2f} %", "1"),
         (

@@ -131,6 +131,44 @@ def intake(
 
 
 @app.command()
+def metrics(
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page for Prometheus.")] = 9464,
+    once: Annotated[bool, typer.Option("--once", help="Print the page once and end.")] = False,
+) -> None:
+    """Numbers for Prometheus: runs, steps, deadlines, retries, queue, inbox, daemons, disks."""
+    with _plain_errors():
+        import logging
+        import signal
+        import threading
+
+        from dagster import DagsterInstance
+
+        from geomagic_dagster.definitions import home_from, places_from
+        from geomagic_dagster.jobs.local_run import dagster_home
+        from geomagic_dagster.monitoring.exporter import exporter_of, serve
+        from geomagic_dagster.monitoring.state import CannotStart
+
+        home = home_from(os.environ)
+        os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home)))
+        state = home / "metrics" / "state.json"
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ), state) as exporter:
+                if once:
+                    exporter.look()
+                    print(exporter.page(), end="")
+                else:
+                    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+                    serve(exporter, host, port, stop)
+        except CannotStart as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(2) from None
+
+
+@app.command()
 def stages() -> None:
     """The journey of a scan: every stage with its inputs, version, deadline and settings."""
     from rich.console import Console

@@ -25,7 +25,6 @@ from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, ScanOptions, m
 from geomagic_dagster.scans.reader import read_scan
 
 ROOMS = int(os.environ.get("GEOMAGIC_ROOMS", "4"))
-BEFORE = ("frames", "odometry", "poses", "depth", "mesh", "layout", "furniture")
 
 
 def run_to_furniture(scan) -> dict[str, Any]:
