@@ -4,7 +4,8 @@ import os
 
 from dagster import multiprocess_executor
 
-from geomagic_dagster.definitions import build_definitions, find_stages, places_from, release_from
+from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.definitions import build_definitions, places_from, release_from
 from geomagic_dagster.jobs import upload_sensor
 
 upload_sensor.MIN_INTERVAL_S = 30

@@ -148,11 +148,7 @@ class Intake:
             if received and (run := self._run_of({RECEIVED_TAG: received})):
                 return TakenIn(run.tags[UPLOAD_TAG], run.run_id, run.status.value, is_new=False)
             self._at("claimed")
-            for free in _names_like(name):
-                if free != name:
-                    claims.enter_context(claimed(self.inbox, free))
-                if self._run_of({UPLOAD_TAG: free}) is None and move_to_free(part, self.inbox / free):
-                    break
+            free = self._place(part, name, claims)
             self._at("placed")
             try:
                 run = self._make_run(free, received)
@@ -163,6 +159,15 @@ class Intake:
             run = self.instance.submit_run(run.run_id, self._workspace.create_request_context())
             self._at("submitted")
         return TakenIn(free, run.run_id, run.status.value)
+
+    def _place(self, part: Path, name: str, claims: ExitStack) -> str:
+        """Moves an upload into the inbox under this name or one like it, which neither an upload nor a run has."""
+        for free in _names_like(name):
+            if free != name:
+                claims.enter_context(claimed(self.inbox, free))
+            if self._run_of({UPLOAD_TAG: free}) is None and move_to_free(part, self.inbox / free):
+                return free
+        raise AssertionError("names never end")
 
     def _run_of(self, tags: dict[str, str]) -> DagsterRun | None:
         runs = self.instance.get_runs(RunsFilter(tags=tags, statuses=[DagsterRunStatus.NOT_STARTED, *ALIVE]), limit=1)
