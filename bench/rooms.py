@@ -237,6 +237,7 @@ def tables(rooms: list[Judged]) -> list[Table]:
     precision, recall = precision_and_recall([room.boxes for room in rooms])
     shares = {name: max(room.share(name) for room in rooms) for name in JUDGED if name in rooms[0].seconds}
     figures = Table("figure", "value", "meant", title=f"{len(rooms)} made-up rooms")
+
     def spread_cm(errors_m: F64) -> str:
         return f"{100 * errors_m.mean():.2f} cm, {100 * errors_m.max():.2f} cm"
 

@@ -45,8 +45,16 @@ class UnreliableFileSystem(AbstractFileSystem):
     def info(self, path: str, **kwargs: Any) -> Any:
         return self._local.info(self._there(path), **kwargs)
 
-    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        return self._local.open(self._there(path), mode, **{k: v for k, v in kwargs.items() if k == "block_size"})
+    def _open(
+        self,
+        path: str,
+        mode: str = "rb",
+        block_size: Any = None,
+        autocommit: bool = True,
+        cache_options: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        return self._local.open(self._there(path), mode)
 
     def put_file(self, lpath: str, rpath: str, *args: Any, **kwargs: Any) -> None:
         """Whole or not at all, as an object store takes it."""
@@ -59,7 +67,7 @@ class UnreliableFileSystem(AbstractFileSystem):
         self._local.pipe_file(beside, value)
         self._local.mv(beside, self._there(path))
 
-    def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
+    def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: Any = None, **kwargs: Any) -> None:
         self._local.mv(self._there(path1), self._there(path2))
 
     def rm_file(self, path: str) -> None:

@@ -131,9 +131,7 @@ def make_logfmt_the_default() -> None:
                 f"{module.__name__}: expected default_system_loggers, as in Dagster 1.13; got a Dagster without it. "
                 "Look up where its default console logger is chosen now."
             )
-        module.default_system_loggers = lambda instance: [
-            (logfmt_console(), {"log_level": "DEBUG"})
-        ]  # Dagster's own level
+        vars(module)["default_system_loggers"] = lambda instance: [(logfmt_console(), {"log_level": "DEBUG"})]
 
 
 def logfmt_console() -> LoggerDefinition:

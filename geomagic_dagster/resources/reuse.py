@@ -71,18 +71,19 @@ def reusable(stage: str, identity: str, store: ArtefactStore, log: logging.Logge
 def trusted(asked_by: Stage, stage: str, identity: str, store: ArtefactStore, log: logging.Logger) -> Artefact:
     """The artefact that a stage asks for, every checksum verified; a corrupt one is made anew from what made it.
 
-    Raises: ArtefactCorrupt where that is not possible: a scan's own bytes come only from the upload.
+    Raises: ArtefactCorrupt where that is not possible: its record is corrupt too, or it is a scan, whose bytes come
+    only from the upload.
     """
-    artefact = None
+    artefact = store.find(stage, identity)
     try:
-        artefact = store.find(stage, identity)
         _ = artefact.value
-        return artefact
     except ArtefactCorrupt as error:
         aside = store.set_aside(stage, identity)
-        if artefact is None or stage == SOURCE:  # its record, or the upload's bytes: nothing here to make it from
+        if stage == SOURCE:
             raise ArtefactCorrupt(f"{error} It lies at {aside} now; run the scan again from its beginning.") from error
         log.warning(f"{error} It is made anew now; the corrupt one lies at {aside}.")
+    else:
+        return artefact
     package = asked_by.function.__module__.rpartition(".")[0]
     maker = next(each for each in find_stages(package) if each.name == stage)
     inputs = {name: trusted(maker, name, of, store, log) for name, of in artefact.inputs.items()}

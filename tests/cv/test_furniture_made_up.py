@@ -1,8 +1,8 @@
 """Boxes of furniture against the truth of made-up rooms, walked through with a phone; and in real scans.
 
-What is right is said in bench/boxes.py. Measured on thirty rooms that no constant was chosen on (seeds 30 to 59), with
-tracking that closes its loops (PHONE): precision 0.95, recall 0.92, within one sigma 0.76, within two 0.93; and 0.95,
-0.92 on seeds 60 to 79. What is missed is mostly black screens, of which no depth comes back.
+What is right is said in bench/boxes.py. Measured with tracking that closes its loops (PHONE) on seeds 30 to 59, before
+anybody had looked at them: precision 0.94, recall 0.91; since then 0.95 and 0.92, within one sigma 0.76, within two
+0.93. What is missed is mostly black screens, of which no depth comes back.
 
 `python -m pytest tests/cv/test_furniture_made_up.py -s` prints the table; GEOMAGIC_ROOMS says how many rooms.
 """
