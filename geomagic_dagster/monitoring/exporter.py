@@ -55,7 +55,7 @@ class Exporter(Collector):
         self.forgot_deleted_s = 0.0
         self.shown: tuple[Counts, Surroundings] | None = None
         """What Prometheus sees; nothing before the first look is done, lest half of the past looks like a burst."""
-        self.looked_s = self.began_s = time.time()
+        self.looked_s = time.time()
         self.look_seconds = 0.0
         self.errors = 0
         self.last_error = ""

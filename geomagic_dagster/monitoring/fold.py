@@ -112,7 +112,7 @@ def fold(run: LiveRun, events: list[Event], counts: Counts, now_s: float) -> Non
 
 def is_over(run: LiveRun, now_s: float) -> bool:
     """Whether a run ended so long ago that nothing more is to come."""
-    return run.ended_s is not None and run.ended_s <= now_s - SETTLE_S
+    return run.is_past or (run.ended_s is not None and run.ended_s <= now_s - SETTLE_S)
 
 
 def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
