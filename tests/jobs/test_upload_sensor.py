@@ -263,7 +263,11 @@ def daemon(tmp_path, monkeypatch):
     """Ticks of the sensor daemon on one installation, each with everything started anew."""
     home = tmp_path / "dagster"
     home.mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", home)
+    settings = (REPOSITORY / "dagster.yaml").read_text()
+    assert "max_concurrent_runs: 2" in settings
+    (home / "dagster.yaml").write_text(
+        settings.replace("max_concurrent_runs: 2", "max_concurrent_runs: 0")
+    )  # all queue
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "TOY_HOME": str(tmp_path / "home"),
