@@ -19,7 +19,7 @@ from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 
 REPOSITORY = Path(__file__).parents[2]
-NO_NUMBERS = ("peak_memory_mb", "seconds")
+NO_NUMBERS = ("attempt", "deadline_s", "peak_memory_mb", "seconds")
 """Floats in a step's metadata that say what it cost, not what it made."""
 
 

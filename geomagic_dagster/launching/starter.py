@@ -43,7 +43,7 @@ FOLDER = "starters"
 """Below DAGSTER_HOME; only its owner may enter it."""
 LOOK_S = 1.0
 """How often it looks whether the code changed, a worker ended, or nobody needs it any more."""
-IDLE_S = 1800.0
+IDLE_S = 300.0
 """One that a launcher started, rather than the supervisor, ends when nobody asked for so long."""
 REQUEST_BYTES = 2**20
 INHERITED = "GEOMAGIC_STARTER_INHERITS"

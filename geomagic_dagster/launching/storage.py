@@ -13,6 +13,7 @@ started again, as it would be anyway.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import threading
@@ -23,6 +24,7 @@ from dagster._core.storage.sqlite_storage import DagsterSqliteStorage, SqliteSto
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
 
 MAX_KEPT = 16
 """Databases with an idle connection; one for each recent run, and three more."""
@@ -37,6 +39,7 @@ class QuickSqliteStorage(DagsterSqliteStorage):
     ) -> QuickSqliteStorage:
         if not event.contains(Engine, "connect", _set_up):
             event.listen(Engine, "connect", _set_up)
+            event.listen(Pool, "checkin", _tell_watchers)
         return cls.from_local(inst_data=inst_data, **config_value)
 
 
@@ -46,7 +49,7 @@ _of_parents: list[Any] = []
 """A forked process must neither use nor close its parent's connections: they are kept, and nothing else."""
 
 
-def _set_up(connection: Any, record: object) -> None:
+def _set_up(connection: Any, record: Any) -> None:
     if not isinstance(connection, sqlite3.Connection):
         return
     connection.execute("PRAGMA journal_mode=WAL")
@@ -54,6 +57,7 @@ def _set_up(connection: Any, record: object) -> None:
     path = connection.execute("PRAGMA database_list").fetchone()[2]
     if not path:  # in memory
         return
+    record.info["path"] = path
     with _lock:
         if path in _kept:
             _kept.move_to_end(path)
@@ -64,6 +68,13 @@ def _set_up(connection: Any, record: object) -> None:
         evicted = _kept.popitem(last=False)[1] if len(_kept) > MAX_KEPT else None
     if evicted is not None:
         evicted.close()
+
+
+def _tell_watchers(connection: Any, record: Any) -> None:
+    """The page of a run follows the time of change of its database, which a journal that is not folded leaves alone."""
+    if isinstance(connection, sqlite3.Connection) and connection.total_changes and "path" in record.info:
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(record.info["path"])
 
 
 def _forget_parents() -> None:

@@ -261,21 +261,16 @@ def test_an_upload_moves_whole_to_another_disk(tmp_path, monkeypatch):
 # --- with Dagster's own daemon ---------------------------------------------------------------------
 
 
-WITHOUT_LAUNCHES = """
-run_coordinator:
-  module: dagster.core.run_coordinator
-  class: QueuedRunCoordinator
-telemetry:
-  enabled: false
-"""
-
-
 @pytest.fixture
 def daemon(tmp_path, monkeypatch):
     """Ticks of the sensor daemon on one installation, each with everything started anew."""
     home = tmp_path / "dagster"
     home.mkdir()
-    (home / "dagster.yaml").write_text(WITHOUT_LAUNCHES)
+    settings = (REPOSITORY / "dagster.yaml").read_text()
+    assert "max_concurrent_runs: 2" in settings
+    (home / "dagster.yaml").write_text(
+        settings.replace("max_concurrent_runs: 2", "max_concurrent_runs: 0")
+    )  # all queue
     environment = os.environ | {
         "DAGSTER_HOME": str(home),
         "TOY_HOME": str(tmp_path / "home"),
