@@ -109,6 +109,9 @@ METRICS = {
             last="geomagic_stage_deadline_headroom_last_ratio",
         ),
         Metric(
+            "geomagic_stage_progress_ratio", "gauge", STAGE, "How far a long step has come, as it said last; 1 is all.",
+        ),
+        Metric(
             "geomagic_stage_out_of_range_total", "counter", STAGE,
             "Results of which a number lay outside of the range that the stage expects.",
         ),

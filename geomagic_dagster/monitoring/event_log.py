@@ -39,7 +39,17 @@ from dagster import DagsterInstance, DagsterRun, RunRecord, RunsFilter
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as EVENT_LOGS
 
-from geomagic_dagster.monitoring.fold import FAILURES, READ, RESULTS, SETTLE_S, TIMES_ONLY, UNKNOWN, Event, LiveRun
+from geomagic_dagster.monitoring.fold import (
+    FAILURES,
+    NOTE,
+    READ,
+    RESULTS,
+    SETTLE_S,
+    TIMES_ONLY,
+    UNKNOWN,
+    Event,
+    LiveRun,
+)
 
 RELEASE_TAG = "geomagic/release"
 DEADLINE_TAG = "geomagic/deadline_s"
@@ -140,7 +150,11 @@ def _statement(read_to: Mapping[str, int]) -> Any:
             columns.timestamp,
             sqlalchemy.case((columns.dagster_event_type.in_(TIMES_ONLY), None), else_=columns.event),
         )
-        .where(columns.dagster_event_type.in_(READ), sqlalchemy.or_(*behind))
+        .where(
+            columns.dagster_event_type.in_(READ),
+            sqlalchemy.or_(columns.dagster_event_type != NOTE, columns.step_key.is_not(None)),
+            sqlalchemy.or_(*behind),
+        )
         .order_by(columns.id)
     )
 
@@ -148,7 +162,9 @@ def _statement(read_to: Mapping[str, int]) -> Any:
 _OF_FILE = f"""SELECT id, dagster_event_type, step_key, timestamp,
     CASE WHEN dagster_event_type IN ({", ".join(f"'{kind}'" for kind in TIMES_ONLY)}) THEN NULL ELSE event END
     FROM event_logs
-    WHERE id > ? AND dagster_event_type IN ({", ".join(f"'{kind}'" for kind in READ)}) ORDER BY id"""
+    WHERE id > ? AND dagster_event_type IN ({", ".join(f"'{kind}'" for kind in READ)})
+        AND (dagster_event_type != '{NOTE}' OR step_key IS NOT NULL)
+    ORDER BY id"""
 
 
 def _rows_of_file(path: str, read_to: int, is_past: bool) -> list[Any]:
@@ -182,7 +198,9 @@ def _data(content: str | None) -> dict[str, Any]:
         said = json.loads(content)["dagster_event"]
         own = said["event_specific_data"] or {}
         data: dict[str, Any] = {"message": said["message"]}
-        if said["event_type_value"] in RESULTS:
+        if said["event_type_value"] == NOTE:
+            data["metadata"] = _metadata(own)
+        elif said["event_type_value"] in RESULTS:
             data["metadata"] = _metadata(own.get("materialization", own))
         elif said["event_type_value"] in FAILURES:
             data["metadata"] = _metadata(own.get("user_failure_data") or {})

@@ -20,7 +20,10 @@ TIMES_ONLY = ("PIPELINE_START", *STARTS, "STEP_SUCCESS")
 """Of these only the time is of interest: what else they hold is not read."""
 FAILURES = ("STEP_FAILURE", "STEP_UP_FOR_RETRY")
 RESULTS = ("STEP_OUTPUT", "ASSET_MATERIALIZATION")
-READ = (*TIMES_ONLY, *ENDS, "PIPELINE_CANCELING", *FAILURES, *RESULTS)
+NOTE = "ENGINE_EVENT"
+"""What a step says while it runs: how far it has come, and why an attempt failed, which Dagster itself forgets where
+the step is tried again."""
+READ = (*TIMES_ONLY, *ENDS, "PIPELINE_CANCELING", *FAILURES, *RESULTS, NOTE)
 """The kinds of events that are read at all."""
 SETTLE_S = 60.0
 """An event is waited for so long: writers on other machines commit out of order, and some write after a run ended."""
@@ -39,7 +42,7 @@ FAILURE_OF_CLASS = {
     "MemoryError": ("passing", "out_of_memory"),
     "ChildProcessCrashException": ("passing", "killed"),
 }
-"""Where an event says nothing of the kind itself: Dagster keeps no metadata of an attempt that is tried again."""
+"""Where neither an event nor a note before it says the kind: steps that are not ours."""
 
 
 class Event(NamedTuple):
@@ -77,6 +80,8 @@ class LiveRun:
     has_expired: bool = False
     failure: list[str] = field(default_factory=list)
     """Kind and failure of the step that failed last."""
+    why: dict[str, list[str]] = field(default_factory=dict)
+    """Kind and failure of the attempt that failed last, by step."""
     ended_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -130,7 +135,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
         yield from _attempt(run, event, (*step, "success"))
         yield Change("geomagic_steps_total", (*step, "success", "", ""))
     elif event.kind in FAILURES:
-        why = _why(event.data)
+        why = _why(event.data, run.why.pop(event.step, None))
         if event.kind == "STEP_FAILURE":
             run.failure = list(why)
             yield from _attempt(run, event, (*step, "failure"))
@@ -143,6 +148,12 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
             yield from _headroom("stage", (release, stage), 1.0, 1.0)
     elif event.kind == ("ASSET_MATERIALIZATION" if _is_asset(event.step) else "STEP_OUTPUT"):
         yield from _result((release, stage), event.data["metadata"])
+    elif event.kind == NOTE and event.step:
+        said = event.data.get("metadata", {})
+        if "failure" in said:
+            run.why[event.step] = [str(said.get("failure_kind", UNKNOWN)), str(said["failure"])]
+        if "progress" in said:
+            yield Change("geomagic_stage_progress_ratio", (release, stage), said["progress"])
     elif event.kind == "PIPELINE_CANCELING":
         run.has_expired = run.has_expired or bool(RUN_EXPIRED.search(event.data.get("message") or ""))
     elif event.kind in ENDS and run.ended_s is None:
@@ -210,10 +221,12 @@ def _release_and_stage(run: LiveRun, step: str) -> tuple[str, str]:
     return run.release, stage
 
 
-def _why(data: Mapping[str, Any]) -> tuple[str, str]:
-    """Kind and failure as the event says them, else by the class of the exception or of one behind it."""
+def _why(data: Mapping[str, Any], noted: list[str] | None) -> tuple[str, str]:
+    """Kind and failure as the event says them, or a note before it; else by the class of an exception in it."""
     said = data.get("metadata", {})
     if "failure_kind" in said or "failure" in said:
         return str(said.get("failure_kind", UNKNOWN)), str(said.get("failure", UNKNOWN))
+    if noted is not None:
+        return noted[0], noted[1]
     known = (FAILURE_OF_CLASS[name] for name in data.get("classes", ()) if name in FAILURE_OF_CLASS)
     return next(known, (UNKNOWN, UNKNOWN))

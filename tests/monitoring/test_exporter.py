@@ -79,7 +79,7 @@ def test_runs_of_every_fate_are_counted_and_their_release_is_known(toys, any_ins
     assert runs == {  # failure, its kind, job, outcome, release
         ("", "", "process_scan", "success", "latest"): 2,
         ("rejected", "permanent", "process_scan", "failure", "latest"): 1,
-        ("unknown", "unknown", "assets", "failure", "latest"): 1,
+        ("unreachable", "passing", "assets", "failure", "latest"): 1,
     }
     retries = {key[3:]: value for key, value in found.items() if key[0] == "geomagic_step_retries_total"}
     assert retries == {("process_scan", "latest", "mood"): 2, ("assets", "latest", "mood"): 2}
