@@ -103,6 +103,7 @@ def drill(
         site = Site(installation.pid, site_store, small_disk.folder / "ballast", orders)
         ports = json.loads(_wait_for(lambda: (home / "ports.json").exists() and (home / "ports.json").read_text(), 120))
         _wait_for(lambda: _answers(f"http://127.0.0.1:{ports['web']}/server_info"), 180, "the webserver")
+        _wait_for(lambda: _answers(f"http://127.0.0.1:{ports['intake']}/health"), 180, "the intake")
         _feed_and_break(site, home, waiting, faults, chance, count, say, ports["intake"], pace_s)
         _wait_until_quiet(home, environment, count, say)
     finally:
@@ -254,7 +255,9 @@ def _upload(path: Path, inbox: Path, intake_port: int, chance: random.Random) ->
                     return
         except OSError:
             # no answer is no answer: it may have been taken in all the same, and whoever uploads sends it again
-            if any(inbox.glob(path.name)) or any(inbox.parent.glob(f"*/{path.name}")):
+            if any(
+                (inbox.parent / folder / path.name).exists() for folder in ("inbox", "done", "quarantine", "failed")
+            ):
                 return
     shutil.copyfile(path, inbox / f".{path.name}.part")
     (inbox / f".{path.name}.part").rename(inbox / path.name)

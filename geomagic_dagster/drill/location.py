@@ -14,7 +14,6 @@ from typing import Any
 
 from geomagic_dagster import definitions
 from geomagic_dagster.cv.stage import find_stages
-from geomagic_dagster.drill import unreliable
 from geomagic_dagster.guardrails import execution
 from geomagic_dagster.resources import reuse
 
@@ -39,7 +38,6 @@ def _run_stage(*arguments: Any, **named: Any) -> Any:
     return execution.run_stage(*arguments, **named)
 
 
-unreliable.register()
 reuse.run_stage = _run_stage  # the processes of steps are forked off one that has imported this
 defs = definitions.build_definitions(
     [replace(stage, timeout_s=min(stage.timeout_s, STAGE_S)) for stage in find_stages()],

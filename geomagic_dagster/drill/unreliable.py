@@ -1,6 +1,6 @@
 """A store that is somewhere else, and not always there: `unreliable:///folder`.
 
-Belongs here: the fsspec file system of a drill. It is a local folder, but nothing of ours knows that: it is read and
+Belongs here: the fsspec file system of a drill, which pyproject.toml makes known to fsspec. It is a local folder, but nothing of ours knows that: it is read and
 written as any store elsewhere, through the local cache. While a file `<folder>.away` exists, nothing answers.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
@@ -75,7 +74,3 @@ class UnreliableFileSystem(AbstractFileSystem):
 
     def mkdir(self, path: str, create_parents: bool = True, **kwargs: Any) -> None:
         self._local.makedirs(self._there(path), exist_ok=True)
-
-
-def register() -> None:
-    fsspec.register_implementation(PROTOCOL, UnreliableFileSystem, clobber=True)
