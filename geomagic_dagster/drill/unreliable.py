@@ -1,7 +1,8 @@
 """A store that is somewhere else, and not always there: `unreliable:///folder`.
 
-Belongs here: the fsspec file system of a drill, which pyproject.toml makes known to fsspec. It is a local folder, but nothing of ours knows that: it is read and
-written as any store elsewhere, through the local cache. While a file `<folder>.away` exists, nothing answers.
+Belongs here: the fsspec file system of a drill, which pyproject.toml makes known to fsspec. It is a local folder, but
+nothing of ours knows that: it is read and written as any store elsewhere, through the local cache. While a file
+`<folder>.away` exists, nothing answers.
 """
 
 from __future__ import annotations
