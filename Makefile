@@ -19,7 +19,7 @@ help:  ## list these commands
 run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
 	@$(BIN)/geomagic run $(if $(SCAN),"$(SCAN)")
 
-ui: setup  ## Dagster's webserver and daemon with the upload sensor on, at http://127.0.0.1:3000 (PORT=...)
+ui: setup  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
 	@$(BIN)/geomagic ui --port $(PORT)
 
 test: setup-dev  ## run all tests

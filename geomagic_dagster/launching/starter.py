@@ -215,8 +215,7 @@ class Starter:
         log.info("the code of %s changed: starting anew", self.module_name)
         for descriptor in (self.listener.fileno(), self.lock):
             os.set_inheritable(descriptor, True)
-        workers = ",".join(f"{pid}:{run_id}" for pid, run_id in self.workers.items())
-        os.environ[INHERITED] = f"{self.listener.fileno()} {self.lock} {workers}"
+        os.environ[INHERITED] = json.dumps([self.listener.fileno(), self.lock, list(self.workers.items())])
         os.execv(sys.executable, [sys.executable, "-m", "geomagic_dagster.launching.starter", *sys.argv[1:]])
 
     def _reap(self) -> None:
@@ -311,13 +310,10 @@ def main(arguments: Sequence[str]) -> None:
     is_alone = "--alone" in options
     workers: dict[int, str] = {}
     if inherited := os.environ.pop(INHERITED, None):
-        descriptor, lock, *said = inherited.split()
-        listener, lock = socket.socket(fileno=int(descriptor)), int(lock)
-        os.set_inheritable(listener.fileno(), False)
+        descriptor, lock, said = json.loads(inherited)
+        listener, workers = socket.socket(fileno=descriptor), dict(said)
+        os.set_inheritable(descriptor, False)
         os.set_inheritable(lock, False)
-        workers = {
-            int(pid): run_id for pid, _, run_id in (each.partition(":") for each in ",".join(said).split(",") if each)
-        }
     elif (own := _listen(path, wait=not is_alone)) is None:
         return
     else:
