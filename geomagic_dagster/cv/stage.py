@@ -17,6 +17,7 @@ import pkgutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,11 +112,13 @@ class Stage:
     memory_gb: float
     owner: str
     expects: Mapping[str, tuple[float, float]]
+    code_sha256: str
+    """Of the code as it was when this process imported it, which is what runs: not of an edit since."""
 
     @property
     def code_version(self) -> str:
         """Version and a digest of the code behind it: an edit without a new version never reuses old results."""
-        return f"{self.version}-{_code_sha256(self.function.__module__)[:12]}"
+        return f"{self.version}-{self.code_sha256[:12]}"
 
     def measure(self, result: Any) -> dict[str, float]:
         """The numbers of a result, from `measure_<stage>` in the stage's file; empty without one."""
@@ -212,6 +215,7 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
         inputs=tuple(argument for argument in arguments if argument != "params"),
         params=params,
         returns=hints["return"],
+        code_sha256=_code_sha256(function.__module__),
         **declared,
     )
 
@@ -266,18 +270,25 @@ def _code_sha256(module_name: str) -> str:
         spec = importlib.util.find_spec(name)
         if name in sources or spec is None or spec.origin is None or spec.submodule_search_locations is not None:
             continue
-        sources[name] = Path(spec.origin).read_bytes()
-        for node in ast.walk(ast.parse(sources[name])):
-            imported: list[str] = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                imported = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                imported = [alias.name for alias in node.names]
-            waiting += [i for i in imported if i.startswith(f"{package}.") and _is_module(i)]
+        sources[name], imported = _read(spec.origin, Path(spec.origin).stat().st_mtime_ns, package)
+        waiting += imported
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")
     return digest.hexdigest()
+
+
+@cache
+def _read(path: str, changed_ns: int, package: str) -> tuple[bytes, tuple[str, ...]]:
+    """A module's source, and which modules of the package it imports; most stages share theirs."""
+    source = Path(path).read_bytes()
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+    return source, tuple(name for name in found if name.startswith(f"{package}.") and _is_module(name))
 
 
 def _is_module(name: str) -> bool:
