@@ -125,6 +125,17 @@ def order_a_hang(site: Site, chance: random.Random) -> bool:
     return True
 
 
+def take_order(orders: Path, kind: str) -> bool:
+    """Takes one order of a kind, which then is nobody else's."""
+    for order in sorted(orders.glob(f"{kind}*")):
+        try:
+            order.rename(order.with_name(f"taken-{order.name}"))
+        except FileNotFoundError:
+            continue
+        return True
+    return False
+
+
 FAULTS = (
     Fault("step killed", killing(step_processes)),
     Fault("run worker killed", killing(run_workers)),

@@ -14,22 +14,12 @@ from typing import Any
 
 from geomagic_dagster import definitions
 from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.drill.faults import take_order
 from geomagic_dagster.guardrails import execution
 from geomagic_dagster.resources import reuse
 
 STAGE_S = float(os.environ.get("GEOMAGIC_DRILL_STAGE_S", "20"))
 """Deadline of every stage; the rooms of a drill are small."""
-
-
-def take_order(orders: Path, kind: str) -> bool:
-    """Takes one order of a kind, which then is nobody else's."""
-    for order in sorted(orders.glob(f"{kind}*")):
-        try:
-            order.rename(order.with_name(f"taken-{order.name}"))
-        except FileNotFoundError:
-            continue
-        return True
-    return False
 
 
 def _run_stage(*arguments: Any, **named: Any) -> Any:
