@@ -103,7 +103,9 @@ def call(
     descriptor, traces = tempfile.mkstemp(prefix="geomagic-traces-")
     os.close(descriptor)
     process = context.Process(
-        target=_serve, args=(function, argument, deadline, theirs, traces, log.name, os.getpid()), name=deadline.name
+        target=_serve,
+        args=(function, argument, deadline, theirs, traces, log.name, os.getpid(), dict(os.environ)),
+        name=deadline.name,
     )
     try:
         process.start()
@@ -219,8 +221,12 @@ def _serve(
     traces: str,
     log_name: str,
     parent: int,
+    environment: dict[str, str],
 ) -> None:
     _die_with(parent)
+    if dict(os.environ) != environment:  # the server that we are forked off has that of its start
+        os.environ.clear()
+        os.environ.update(environment)
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the caller ends us in order
     lock = threading.Lock()

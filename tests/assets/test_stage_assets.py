@@ -41,7 +41,7 @@ def test_every_stage_is_an_asset_with_all_that_is_known_of_it(toys):
     assert mood.kinds == {"python", "gpu"}
     assert mood.owners == ["team:toys"]
     assert mood.code_version == STAGES["mood"].code_version
-    assert mood.description == "A stage that fails as it is told to: in passing, or for ever."
+    assert mood.description == "A stage that fails as it is told to: in passing, for ever, or as only native code can."
     assert mood.partitions_def.name == "corpus"
     [check] = toys.defs.resolve_asset_graph().asset_check_keys
     assert (check.asset_key.to_user_string(), check.name) == ("latest/shades", "brightest")

@@ -10,6 +10,7 @@ from geomagic_dagster.cv.depth import depth
 from geomagic_dagster.cv.frames import frames
 from geomagic_dagster.cv.layout import layout, measure_layout
 from geomagic_dagster.cv.mesh import mesh
+from geomagic_dagster.cv.odometry import odometry
 from geomagic_dagster.cv.poses import poses
 from geomagic_dagster.scans.made_up import PHONE, Truth, make_room, scan_room
 
@@ -45,7 +46,7 @@ SLOW = pytest.mark.slow
 def test_the_outline_is_open_and_its_walls_are_those_that_were_seen(seed: int, corner: int):
     made = scan_room(make_room(seed), PHONE.but(frames=50, size_wh=(240, 180), corner=corner))
     kept = frames(made.scan)
-    posed = poses(made.scan, kept)
+    posed = poses(kept, odometry(made.scan, kept))
     cleaned = depth(kept, posed)
     found = layout(posed, cleaned, mesh(kept, posed, cleaned))
 

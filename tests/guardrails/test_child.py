@@ -160,6 +160,16 @@ def test_exceptions_come_back_as_they_are_with_their_traceback(started):
         call(raise_unpicklable, None, deadline=LONG, log=LOG)
 
 
+def tell_the_weather(_: None, log: logging.Logger) -> str:
+    return os.environ["WEATHER"]
+
+
+def test_the_environment_is_that_of_the_caller_as_it_is_now(started, monkeypatch):
+    for weather in ("rain", "sun"):
+        monkeypatch.setenv("WEATHER", weather)
+        assert call(tell_the_weather, None, deadline=LONG, log=LOG) == weather
+
+
 def test_a_leaked_thread_is_named_and_keeps_nobody_waiting(started, caplog):
     started_s = time.monotonic()
     assert call(leak, None, deadline=LONG, log=LOG) == "done"

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import re
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,7 @@ def test_recomputation_can_be_forced_and_compares_the_bytes(toys, instance, call
 
 
 def test_a_stage_that_gives_other_bytes_the_second_time_is_found_out(toys, instance, monkeypatch):
+    monkeypatch.setattr(child, "_has_other_threads", lambda: False)  # so that the steps' processes have it patched too
     upload = write_toy_scan(toys.corpus / "toy")
     toys.process(upload, instance)
     monkeypatch.setattr(
@@ -254,6 +256,7 @@ def toy_job():
 def in_processes(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    forkserver._forkserver._stop()  # the one that an earlier test started has the environment of then
 
     def run(upload: Path, instance: DagsterInstance, mood: dict | None = None, **options):
         config = {"ops": {"scan": {"config": {"upload": str(upload)}}, "mood": {"config": mood or {}}}}

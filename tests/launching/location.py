@@ -4,13 +4,11 @@ import os
 import time
 from pathlib import Path
 
-from dagster import in_process_executor
-
-from geomagic_dagster.jobs import process_scan
+from geomagic_dagster.assets import steps
 from tests.toy_stages.installation import Toys
 
 HOME = Path(os.environ["TOY_HOME"])
-_read_upload = process_scan.read_upload
+_read_upload = steps.read_upload
 
 
 def read_upload(*arguments, **options):
@@ -19,6 +17,5 @@ def read_upload(*arguments, **options):
     return _read_upload(*arguments, **options)
 
 
-process_scan.read_upload = read_upload
-process_scan.step_processes = lambda: in_process_executor
+steps.read_upload = read_upload  # the processes of steps are forked off one that has imported this
 defs = Toys(HOME).defs

@@ -13,6 +13,7 @@ from itertools import islice
 import pytest
 
 from geomagic_dagster.jobs import inbox as inbox_module
+from geomagic_dagster.jobs.attempts import Standing
 from geomagic_dagster.jobs.inbox import Looks, claimed, is_claimed, move_to_free, why_not_whole
 from geomagic_dagster.jobs.upload_sensor import Cursor, look_over
 from geomagic_dagster.launching.intake import Refused, _names_like, checked_name
@@ -72,9 +73,9 @@ def test_the_sensor_leaves_a_claimed_upload_alone_for_as_long_as_it_is_claimed(t
     upload = write_toy_scan(tmp_path / "room")
     (upload / "upload.complete").touch()
     with claimed(tmp_path, "room"):
-        tick = look_over(tmp_path, Cursor(), lambda name: False, Looks())
+        tick = look_over(tmp_path, Cursor(), lambda name, seen: Standing("start"), Looks())
         assert (tick.ready, tick.strays) == ({}, ()) and "intake" in tick.waiting["room"]
-    assert set(look_over(tmp_path, tick.cursor, lambda name: False, Looks()).ready) == {"room"}
+    assert set(look_over(tmp_path, tick.cursor, lambda name, seen: Standing("start"), Looks()).ready) == {"room"}
 
 
 @pytest.mark.parametrize("has_renameat2", [True, False])
