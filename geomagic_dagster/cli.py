@@ -79,8 +79,9 @@ def ui(
     port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
     rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
     intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
+    metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
 ) -> None:
-    """The whole installation on this machine: webserver, daemon, code servers, warm processes, rooms, intake."""
+    """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics."""
     from dagster import DagsterInstance
 
     from geomagic_dagster.jobs.local_run import REPOSITORY
@@ -95,7 +96,7 @@ def ui(
             f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
             file=sys.stderr,
         )
-    serve(REPOSITORY / "workspace.yaml", dagster_home, host, Ports(port, rooms_port, intake_port))
+    serve(REPOSITORY / "workspace.yaml", dagster_home, host, Ports(port, rooms_port, intake_port, metrics_port))
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The installation of a drill: what `geomagic ui` starts, with the code location of a drill.
 
-    python -m geomagic_dagster.drill.installation WEB_PORT ROOMS_PORT INTAKE_PORT
+    python -m geomagic_dagster.drill.installation WEB_PORT ROOMS_PORT INTAKE_PORT METRICS_PORT
 
 Belongs here: the command line of that one process. Does not belong here: anything that judges it (drill.py).
 """
@@ -27,7 +27,7 @@ def main() -> None:
         "load_from:\n  - python_module:\n      module_name: geomagic_dagster.drill.location\n"
         "      location_name: latest\n"
     )
-    ports = Ports(*(int(port) for port in sys.argv[1:4]))
+    ports = Ports(*(int(port) for port in sys.argv[1:5]))
     with DagsterInstance.get():
         (home / "ports.json").write_text(json.dumps({"web": ports.web, "intake": ports.intake}))
     serve(workspace, Path(os.environ["DAGSTER_HOME"]), "127.0.0.1", ports)

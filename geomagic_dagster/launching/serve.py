@@ -50,6 +50,7 @@ class Ports:
     web: int
     rooms: int
     intake: int
+    metrics: int
 
 
 def members(
@@ -88,6 +89,7 @@ def members(
         Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
+        Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
     ]
     return tuple(table)
 

@@ -159,5 +159,5 @@ if __name__ == "__main__":
     folder = Path(os.environ["DAGSTER_HOME"])
     with tempfile.TemporaryDirectory(prefix="geomagic-") as sockets:
         write_workspace(LOCATIONS, folder, Path(sockets))
-        table = members(LOCATIONS, folder, Path(sockets), "127.0.0.1", Ports(0, 0, int(sys.argv[1])))
+        table = members(LOCATIONS, folder, Path(sockets), "127.0.0.1", Ports(0, 0, int(sys.argv[1]), 0))
         Supervisor([member for member in table if member.name != "webserver"]).run()
