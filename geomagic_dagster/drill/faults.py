@@ -70,8 +70,9 @@ def run_workers(site: Site) -> list[int]:
 
 
 def step_processes(site: Site) -> list[int]:
+    """Those that do the work of a step; a worker has others too, that copy its output into Dagster's log."""
     workers = set(run_workers(site))
-    return sorted(pid for pid in descendants(site.supervisor) if parent_of(pid) in workers)
+    return sorted(pid for pid in starters(site) if parent_of(pid) in workers)
 
 
 def members(site: Site, mark: str) -> list[int]:
