@@ -72,6 +72,10 @@ def _place(files: Files, folder: Path) -> None:
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
+    except BaseException:  # told to end (SIGTERM) between the two: what was there is there again
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
