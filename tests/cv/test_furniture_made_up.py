@@ -50,7 +50,13 @@ def room(seed: int, options: ScanOptions) -> tuple[JudgedBoxes, dict[str, float]
 
 @pytest.mark.slow
 @pytest.mark.timeout(300 + 120 * ROOMS)  # a room takes most of a minute where nothing else runs
-@pytest.mark.parametrize(("options", "least_of_few", "least"), [(PHONE, 0.80, 0.88), (PHONE_DRIFTING, 0.75, 0.8)])
+@pytest.mark.parametrize(
+    ("options", "least_of_few", "least"),
+    [
+        (PHONE_DRIFTING, 0.75, 0.8),
+        *([(PHONE, 0.80, 0.88)] if ROOMS >= 20 else []),
+    ],  # the harder one, where time is short
+)
 def test_boxes_are_right_and_their_sigmas_honest(options: ScanOptions, least_of_few: float, least: float):
     rooms = [room(seed, options)[0] for seed in range(30, 30 + ROOMS)]
     errors = np.abs(np.concatenate([each.errors_over_sigma_m6 for each in rooms]))
