@@ -212,7 +212,7 @@ def _feed_and_break(
     possible = [fault for fault in FAULTS if fault.name != "disk full" or (home / "disk").is_mount()]
     plan = [possible[index % len(possible)] for index in range(faults)]
     chance.shuffle(plan)
-    fault_pace_s = 0.8 * pace_s * len(waiting) / max(faults, 1)  # so that they end before the uploads do
+    fault_pace_s = 0.6 * pace_s * len(waiting) / max(faults, 1)  # so that they end before the uploads do
     next_upload_s = time.monotonic()
     next_fault_s = next_upload_s + fault_pace_s
     lasting: list[tuple[float, Fault]] = []

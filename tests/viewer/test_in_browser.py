@@ -273,7 +273,7 @@ def test_the_served_list_leads_to_the_room_and_asks_for_nothing_else(chromium, t
         page.goto(url)
         assert sorted(page.get_by_role("link").all_inner_texts()) == ["<i>two", "one"]
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
-        assert page.locator("img").evaluate_all("all => all.every(each => each.naturalWidth === 80)")
+        page.wait_for_function("[...document.images].every(each => each.naturalWidth === 80)")
         page.get_by_role("link", name="<i>two").click()
         assert colours(drawn(page)) > 30
         page.close()
