@@ -273,7 +273,10 @@ def test_the_served_list_leads_to_the_room_and_asks_for_nothing_else(chromium, t
         page.goto(url)
         assert sorted(page.get_by_role("link").all_inner_texts()) == ["<i>two", "one"]
         assert page.evaluate("document.documentElement.scrollWidth") == PHONE[0]
-        page.wait_for_function("[...document.images].every(each => each.naturalWidth === 80)")
+        for picture in page.locator("img").all():  # each is fetched when it comes into view
+            picture.scroll_into_view_if_needed()
+            picture.evaluate("each => each.complete || new Promise(done => each.onload = done)")
+            assert picture.evaluate("each => each.naturalWidth") == 80
         page.get_by_role("link", name="<i>two").click()
         assert colours(drawn(page)) > 30
         page.close()
