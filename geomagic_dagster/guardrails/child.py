@@ -91,7 +91,6 @@ def call(
     deadline: Deadline,
     log: logging.Logger,
     report: Report | None = None,
-    on_wait: Callable[[], None] | None = None,
 ) -> T:
     """`function(argument, log)` in a process of its own. Function, argument and result are pickled.
 
@@ -110,7 +109,7 @@ def call(
     try:
         process.start()
         theirs.close()
-        return _answer(process, ours, deadline, log, report, Path(traces), on_wait)
+        return _answer(process, ours, deadline, log, report, Path(traces))
     finally:  # also when the run is cancelled
         _end(process)
         ours.close()
@@ -133,15 +132,6 @@ def _has_other_threads() -> bool:
     return len(os.listdir("/proc/self/task")) > 1 + known
 
 
-def prepare() -> None:
-    """Starts, where one will be needed, the server that processes are forked off, so that its imports run meanwhile."""
-    context = _process_context()
-    if context.get_start_method() == "forkserver":
-        from multiprocessing.forkserver import ensure_running
-
-        ensure_running()
-
-
 def _answer(
     process: Any,
     connection: Connection,
@@ -149,7 +139,6 @@ def _answer(
     log: logging.Logger,
     report: Report | None,
     traces: Path,
-    on_wait: Callable[[], None] | None,
 ) -> Any:
     last_resort = time.monotonic() + START_S
     memory_mb = 0.0
@@ -173,8 +162,6 @@ def _answer(
                 raise error from _Traceback(text)
             continue
         memory_mb = _memory_mb(process.pid) or memory_mb
-        if on_wait is not None:
-            on_wait()
         if time.monotonic() > last_resort:
             process.kill()
             break
