@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geomagic_dagster.drill.unreliable import AWAY
-from geomagic_dagster.launching.processes import descendants
+from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.processes import descendants
 
 LASTS_S = (1.0, 4.0)
 """How long a fault lasts that does: from, to."""
@@ -48,9 +49,10 @@ def command_of(pid: int) -> str:
 
 
 def parent_of(pid: int) -> int:
+    """0 for a process that has ended meanwhile."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
+        return processes.parent_of(pid)
+    except ProcessLookupError:
         return 0
 
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from geomagic_dagster.cv.stage import report_progress_to
+from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout, hard_deadline, soft_deadline
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ def call(
 
 def _process_context() -> Any:
     """How the process is made, see above."""
-    if sys.platform == "linux" and not _has_other_threads():
+    if processes.is_supported and not _has_other_threads():
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
@@ -129,7 +130,7 @@ def _has_other_threads() -> bool:
     """Whether this process has threads besides its main one and those that the processes of Dagster's steps have,
     which only wait and hold nothing of ours."""
     known = sum(thread.name in ("QueueFeederThread", "termination-handler") for thread in threading.enumerate())
-    return len(os.listdir("/proc/self/task")) > 1 + known
+    return len(processes.threads()) > known
 
 
 def _answer(
@@ -264,12 +265,9 @@ def _leave(signum: int, frame: object) -> None:
 
 def _die_with(parent: int) -> None:
     """This process ends when the one that made it does, whatever it is doing: a call that nobody waits for is waste."""
-    if sys.platform != "linux":
+    if not processes.is_supported:
         return
-    import ctypes
-
-    PR_SET_PDEATHSIG = 1
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.die_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         # forked off the server: the kernel tells of its end only, so that of the caller is looked for
         threading.Thread(target=_follow, args=(parent,), name="follow-parent", daemon=True).start()

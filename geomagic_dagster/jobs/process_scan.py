@@ -40,12 +40,11 @@ from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELE
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.resources.places import Places
+from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
 from geomagic_dagster.viewer.addresses import PACKAGES, page_path
 
 JOB = "process_scan"
-RESULT = "package"
-"""The stage whose files people receive."""
 PUBLISH = "publish"
 
 
@@ -64,8 +63,8 @@ def process_scan_job(
     own all the same, so that a crash ends one step, not the run (guardrails/child.py).
     """
     by_name = {stage.name: stage for stage in stages}
-    if RESULT not in by_name:
-        raise StageError(f"{JOB}: expected a stage {RESULT!r}, whose files are published; got {', '.join(by_name)}.")
+    if PACKAGE not in by_name:
+        raise StageError(f"{JOB}: expected a stage {PACKAGE!r}, whose files are published; got {', '.join(by_name)}.")
     deadlines.check_nesting(by_name.values(), deadlines.SCAN)
     graph = GraphDefinition(
         name=JOB,
@@ -73,7 +72,7 @@ def process_scan_job(
         node_defs=[scan_op(), *map(stage_op, by_name.values()), publish_op(release)],
         dependencies={
             **{stage.name: {name: DependencyDefinition(name) for name in stage.inputs} for stage in by_name.values()},
-            PUBLISH: {SOURCE: DependencyDefinition(SOURCE), RESULT: DependencyDefinition(RESULT)},
+            PUBLISH: {SOURCE: DependencyDefinition(SOURCE), PACKAGE: DependencyDefinition(PACKAGE)},
         },
     )
     return graph.to_job(
@@ -125,7 +124,7 @@ def publish_op(release: str) -> OpDefinition:
     @op(
         name=PUBLISH,
         description="Hands out the package and moves the upload from the inbox to done.",
-        ins={SOURCE: In(), RESULT: In()},
+        ins={SOURCE: In(), PACKAGE: In()},
         out=Out(Nothing),
         retry_policy=retry_policy(2),
     )
@@ -134,7 +133,7 @@ def publish_op(release: str) -> OpDefinition:
         with sorted_failures(PUBLISH):
             with disk_in_words(f"packages in {places.packages}", "room to write them"):
                 folder = publish_package(
-                    inputs[RESULT], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
+                    inputs[PACKAGE], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
                 )
             if was_touched(upload, inbox, context.run.tags.get(UPLOAD_KEY_TAG)):
                 context.log.warning(

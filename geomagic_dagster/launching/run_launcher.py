@@ -24,9 +24,9 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Lau
 from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
 
-from geomagic_dagster.launching import processes
+from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.processes import Process
 from geomagic_dagster.launching.coordinator import back_to_the_queue_if_full
-from geomagic_dagster.launching.processes import Process
 from geomagic_dagster.launching.starter import Forked, StarterUnavailable, ask, socket_of
 
 log = logging.getLogger("dagster.geomagic.launcher")

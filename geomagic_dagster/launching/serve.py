@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geomagic_dagster.launching import processes
-from geomagic_dagster.launching.processes import adopt_orphans, descendants, die_with_parent
+from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 WELL_AFTER_S = 60.0

@@ -34,8 +34,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from geomagic_dagster.guardrails.processes import Process, threads
 from geomagic_dagster.launching.preload import preload
-from geomagic_dagster.launching.processes import Process, threads
 
 log = logging.getLogger("geomagic.starter")
 

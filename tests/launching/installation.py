@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from dagster import DagsterInstance, DagsterRun, RunsFilter
 
+from geomagic_dagster.guardrails.processes import Process, descendants
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.jobs.upload_sensor import UPLOAD_TAG
-from geomagic_dagster.launching.processes import Process, descendants
 from geomagic_dagster.launching.serve import Ports, Supervisor, members, write_workspace
 from tests.toy_stages.scans import write_toy_scan
 

@@ -16,10 +16,10 @@ from contextlib import suppress
 import pytest
 from dagster import DagsterRunStatus, RunsFilter
 
+from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.processes import Process
 from geomagic_dagster.jobs.local_run import REPOSITORY
-from geomagic_dagster.launching import processes
 from geomagic_dagster.launching.intake_server import send_path
-from geomagic_dagster.launching.processes import Process
 from geomagic_dagster.launching.run_launcher import WORKER_TAG
 from tests.launching.installation import Installation, environment, installed
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from geomagic_dagster.guardrails import processes
 from geomagic_dagster.jobs.local_run import REPOSITORY
-from geomagic_dagster.launching import processes
 from geomagic_dagster.launching.preload import late_imports, preload
 from geomagic_dagster.launching.starter import StarterUnavailable, ask, in_folder, socket_of
 
@@ -165,7 +165,7 @@ def test_imports_inside_functions_are_found(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_everything_heavy_is_imported_ahead_and_starts_no_thread():
     code = (
-        "import sys; from geomagic_dagster.launching.preload import preload; from geomagic_dagster.launching.processes "
+        "import sys; from geomagic_dagster.launching.preload import preload; from geomagic_dagster.guardrails.processes "
         "import threads; print(preload('geomagic_dagster.definitions'), threads()); print(*sys.modules)"
     )
     said, modules = subprocess.run(

@@ -73,12 +73,17 @@ def descendants(pid: int) -> Iterator[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(ProcessLookupError):
-                parents.setdefault(int(_stat(int(name))[1]), []).append(int(name))
+                parents.setdefault(parent_of(int(name)), []).append(int(name))
     waiting = parents.get(pid, [])[:]
     while waiting:
         child = waiting.pop()
         yield child
         waiting += parents.get(child, [])
+
+
+def parent_of(pid: int) -> int:
+    """Raises: ProcessLookupError where there is no such process."""
+    return int(_stat(pid)[1])
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:

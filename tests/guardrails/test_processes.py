@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from geomagic_dagster.launching import processes
-from geomagic_dagster.launching.processes import Process, descendants, threads
+from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.processes import Process, descendants, threads
 
 pytestmark = pytest.mark.skipif(not processes.is_supported, reason="Linux only")
 
@@ -48,7 +48,7 @@ def test_a_child_ends_with_its_parent():
         [
             sys.executable,
             "-c",
-            "import subprocess, time; from geomagic_dagster.launching.processes import die_with_parent\n"
+            "import subprocess, time; from geomagic_dagster.guardrails.processes import die_with_parent\n"
             "print(subprocess.Popen(['sleep', '60'], preexec_fn=die_with_parent).pid, flush=True); time.sleep(60)",
         ],
         stdout=subprocess.PIPE,
