@@ -1,0 +1,3 @@
+from geomagic_dagster.cli import app
+
+app()

@@ -1,0 +1,110 @@
+"""`geomagic ui`, `intake`, `metrics`: what stays running."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geomagic_dagster.cli.common import homes, plain_errors
+
+app = typer.Typer()
+
+
+@app.command()
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
+    rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
+    intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
+    metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
+) -> None:
+    """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics."""
+    from dagster import DagsterInstance
+
+    from geomagic_dagster.jobs.local_run import REPOSITORY
+    from geomagic_dagster.launching.serve import Ports, serve
+
+    dagster_home, inbox = homes()
+    inbox.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
+    with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
+        print(
+            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
+            f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
+            file=sys.stderr,
+        )
+    serve(REPOSITORY / "workspace.yaml", dagster_home, host, Ports(port, rooms_port, intake_port, metrics_port))
+
+
+@app.command()
+def intake(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Scans: folders or archives. They are moved.")] = None,
+    listen: Annotated[bool, typer.Option("--listen", help="Stay, and receive uploads by HTTP.")] = False,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine need a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 3002,
+) -> None:
+    """Take uploads in: into the inbox, and their runs started at once. GEOMAGIC_INTAKE_TOKEN guards HTTP."""
+    from geomagic_dagster.launching.intake_server import send_path, serve
+
+    dagster_home, inbox = homes()
+    if listen:
+        from geomagic_dagster.definitions import release_from
+
+        token = os.environ.get("GEOMAGIC_INTAKE_TOKEN")
+        serve(inbox, release_from(os.environ), dagster_home / "workspace.yaml", host, port, token)
+        return
+    worst = 0
+    for path in paths or ():
+        if (answer := send_path(dagster_home, path.absolute())) is None:
+            print("intake: expected it to be running; got no answer. Start it with: geomagic ui", file=sys.stderr)
+            raise typer.Exit(1)
+        if "error" in answer:
+            print(answer["error"], file=sys.stderr)
+            worst = 2
+        else:
+            print(f"{answer['upload']}  run {answer['run_id'] or 'starts later'}  {answer['status']}")
+    raise typer.Exit(worst)
+
+
+@app.command()
+def metrics(
+    host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the page for Prometheus.")] = 9464,
+    once: Annotated[bool, typer.Option("--once", help="Print the page once and end.")] = False,
+) -> None:
+    """Numbers for Prometheus: runs, steps, deadlines, retries, queue, inbox, daemons, disks."""
+    with plain_errors():
+        import logging
+        import signal
+        import threading
+
+        from dagster import DagsterInstance
+
+        from geomagic_dagster.definitions import home_from, places_from
+        from geomagic_dagster.jobs.local_run import dagster_home
+        from geomagic_dagster.monitoring.exporter import exporter_of, serve
+        from geomagic_dagster.monitoring.state import CannotStart
+
+        home = home_from(os.environ)
+        os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home)))
+        state = home / "metrics" / "state.json"
+        stop = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ), state) as exporter:
+                if once:
+                    exporter.look()
+                    print(exporter.page(), end="")
+                else:
+                    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+                    serve(exporter, host, port, stop)
+        except CannotStart as error:
+            print(error, file=sys.stderr)
+            raise typer.Exit(2) from None
