@@ -36,7 +36,14 @@ from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import bug_in, disk_in_words, rejection_in, sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
-from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, UPLOAD_KEY_TAG, VERSION_TAG, route_in
+from geomagic_dagster.guardrails.tags import (
+    DEADLINE_TAG,
+    MAX_RUNTIME_TAG,
+    RELEASE_TAG,
+    UPLOAD_KEY_TAG,
+    VERSION_TAG,
+    route_in,
+)
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.releases.installed import made_by
