@@ -31,7 +31,6 @@ from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
 from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
 
-
 _told: set[str] = set()
 
 

@@ -235,8 +235,8 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
     params = hints.get("params", Params)
     if not (isinstance(params, type) and issubclass(params, Params)):
         raise StageError(f"{place}: params is {params}; expected a class that inherits from Params.")
-    for setting, field in params.model_fields.items():
-        if field.is_required() or not field.description:
+    for setting, said in params.model_fields.items():
+        if said.is_required() or not said.description:
             raise StageError(
                 f"{place}: setting {params.__name__}.{setting} needs a default and a description; "
                 f'write {setting}: float = Field(1.0, description="...").'

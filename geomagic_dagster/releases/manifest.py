@@ -170,7 +170,7 @@ def newest_manifest(releases: Path) -> Manifest | None:
 
 
 def recorded_manifest(name: str, releases: Path) -> Manifest:
-    """The manifest of a release by its line (1.0) or version (1.0.1), or of a file by its path. Raises: ManifestError."""
+    """The manifest of a line (1.0), a version (1.0.1) or a file (its path). Raises: ManifestError."""
     if Path(name).suffix == ".json":
         return read_manifest(Path(name))
     line = ".".join(name.split(".")[:2])
