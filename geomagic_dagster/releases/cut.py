@@ -163,6 +163,7 @@ def _prove(
     options = ("--output", str(draft / MANIFEST), "--lock", str(draft / LOCK), "--releases", str(records))
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:
         pinned.geomagic(environment, Path(folder), "compile", *options)
+    environments.copy_record(draft, environment.folder)  # from here on it loads, or says why not
     frames = (old.pinned.seed, old.pinned.frames) if old and old.pinned else (pinned.SEED, pinned.FRAMES)
     say(f"processing the pinned scan: made-up room {frames[0]}, {frames[1]} frames ...")
     result, _ = pinned.pinned_scan(environment, *frames)
