@@ -15,6 +15,7 @@ from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.rooms import room_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
+from geomagic_dagster.cli.watch import app as watching
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,5 +25,6 @@ app = typer.Typer(
 )
 app.add_typer(processing)
 app.add_typer(serving)
+app.add_typer(watching)
 for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
     app.add_typer(family, name=name)

@@ -398,7 +398,7 @@ def _values(values: Sequence[float | None]) -> F64:
 
 
 def _seen_in_both(is_flight_n: Bools, there_n: Bools) -> NDArray[np.bool_]:
-    """Runs after the first ones of both releases that had it: a release that never measures it is not worse for that."""
+    """Runs after the first ones of both that had it: a release that never measures it is not worse for that."""
     before_n = [np.cumsum(side) - side > 0 for side in (there_n & is_flight_n, there_n & ~is_flight_n)]
     return before_n[0] & before_n[1]
 
