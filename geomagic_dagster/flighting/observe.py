@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from dagster import DagsterInstance, RunRecord, RunsFilter
 
-from geomagic_dagster.flighting.compare import Outcome, Run
+from geomagic_dagster.flighting.runs import Outcome, Run
 from geomagic_dagster.guardrails.tags import (
     FLIGHT_TAG,
     RELEASE_TAG,

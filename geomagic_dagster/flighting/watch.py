@@ -27,10 +27,12 @@ from typing import Any
 
 from dagster import DagsterInstance
 
-from geomagic_dagster.flighting.compare import Limits, Pair, Ranges, Trial, Verdict, compare, compare_pairs
+from geomagic_dagster.flighting.compare import Limits, compare, compare_pairs
 from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
+from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
+from geomagic_dagster.flighting.verdict import Verdict
 from geomagic_dagster.releases.routing import (
     Flight,
     Probation,
