@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typer
 
+from geomagic_dagster.cli.console import console_app
 from geomagic_dagster.cli.corpus import corpus_app
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
@@ -24,5 +25,6 @@ app = typer.Typer(
 )
 app.add_typer(processing)
 app.add_typer(serving)
-for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
+families = {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app, "console": console_app}
+for name, family in families.items():
     app.add_typer(family, name=name)
