@@ -1,7 +1,7 @@
 """Who may do what: one table, action by role.
 
-Belongs here: the roles, the actions, the table. Does not belong here: whether an action is right now (the
-lifecycle in releases/ says it), how it is done (registry/service.py, scans/).
+Belongs here: the roles, the actions, the table. Does not belong here: whether a step is legal now, and who
+may take it (releases/lifecycle.py, whose rows are taken over), how it is done (registry/service.py, scans/).
 
 A role is a Django group of the same name. Somebody may have several. Being a superuser gives no right to any of
 these actions: it is for making users.
@@ -12,13 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-RESEARCHER, ENGINEER, SCIENTIST, OPERATOR, VIEWER = ROLES = (
-    "researcher",
-    "engineer",
-    "scientist",
-    "operator",
-    "viewer",
-)
+from geomagic_dagster.releases.lifecycle import ENGINEER, OPERATOR, RESEARCHER, ROLES, SCIENTIST, STEPS, VIEWER
+
 DESCRIPTIONS = {
     RESEARCHER: "changes stages, releases them, flights them, takes them back",
     ENGINEER: "engineering reviewer of releases",
@@ -26,27 +21,13 @@ DESCRIPTIONS = {
     OPERATOR: "looks after customers' scans and the installation",
     VIEWER: "sees everything, changes nothing",
 }
-_REVIEWERS = (ENGINEER, SCIENTIST)
 _MAKERS = (RESEARCHER, ENGINEER, OPERATOR)
 _DOERS = (RESEARCHER, ENGINEER, SCIENTIST, OPERATOR)
 
 TABLE: dict[str, tuple[str, ...]] = {
     "view": ROLES,
-    # releases
-    "stage": _DOERS,
-    "test_in_staging": _DOERS,
-    "propose": (RESEARCHER, ENGINEER, SCIENTIST),
-    "approve_engineering": (ENGINEER,),
-    "approve_science": (SCIENTIST,),
-    "reject": _REVIEWERS,
-    "archive": (ENGINEER, OPERATOR),
-    "restore": (ENGINEER, OPERATOR),
-    "revoke": (*_REVIEWERS, OPERATOR),
-    # traffic: whoever made a release moves it; taking it back is for everybody who may do anything
-    "start_flight": _MAKERS,
-    "end_flight": _DOERS,
-    "make_default": _MAKERS,
-    "roll_back": _DOERS,
+    # releases: whoever made one moves it; taking it back is for everybody who may do anything
+    **{name: step.who for name, step in STEPS.items()},
     "set_pin": _MAKERS,
     "set_flag": _MAKERS,
     "open_incident": _DOERS,
