@@ -9,6 +9,7 @@ the installation's places are (definitions.py says it), what anybody may do (rol
 """
 
 import os
+from pathlib import Path
 
 import dj_database_url
 
@@ -19,6 +20,10 @@ from geomagic_dagster.definitions import home_from, places_from
 HOME = home_from(os.environ)
 PLACES = places_from(os.environ)
 """Read it as `django.conf.settings.PLACES`: tests put another one there."""
+
+REPOSITORY = Path(__file__).parents[2]
+RELEASES = REPOSITORY / "releases"
+"""Where cut releases are recorded: a folder of the checkout."""
 
 SECRET_KEY = secret_key(HOME / "console.secret")
 DATABASES = {
@@ -113,6 +118,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # nobody can lock somebo
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "console/locked_out.html"
 AXES_ENABLE_ADMIN = False
+AXES_CLIENT_IP_CALLABLE = "geomagic_dagster.console.client.client_ip"
 AXES_VERBOSE = False
 
 SESSION_COOKIE_AGE = 12 * 3600

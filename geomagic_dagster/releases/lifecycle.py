@@ -71,7 +71,13 @@ STEPS: dict[str, Step] = {
         Step("propose", "Propose", (S.TESTED,), (RESEARCHER, *SIDES.values()), "asks the reviewers"),
         Step("approve", "Approve", (S.PROPOSED,), tuple(SIDES.values()), "counts towards the quorum"),
         Step("reject", "Reject", (S.PROPOSED, S.APPROVED), tuple(SIDES.values()), "takes the proposal back"),
-        Step("start_flight", "Start a flight", (S.APPROVED, S.SUPERSEDED), _MAKERS, "sends it a part of the uploads"),
+        Step(
+            "start_flight",
+            "Flight",
+            (S.APPROVED, S.FLIGHTED, S.SUPERSEDED),
+            _MAKERS,
+            "sends it a part of the uploads, or another part",
+        ),
         Step("end_flight", "End its flight", (S.FLIGHTED,), _DOERS, "its part of the uploads goes to the default"),
         Step(
             "make_default",
@@ -157,9 +163,12 @@ class Standing:
 
     def check(self, step: str) -> None:
         """Raises IllegalStep, with the next legal step, where this one is not legal."""
-        if self.state in STEPS[step].sources and not (self.traffic != "none" and step in ("archive", "revoke")):
+        has_traffic = self.traffic != "none"
+        if (step, self.traffic) in (("roll_back", "default"), ("end_flight", "flight")):
+            return  # also where nobody approved the traffic: it can always be taken away
+        if self.state in STEPS[step].sources and not (has_traffic and step in ("archive", "revoke")):
             return
-        if self.traffic != "none" and step in ("archive", "revoke"):
+        if has_traffic and step in ("archive", "revoke"):
             words = "it gets customers' scans"
             legal = "roll_back, or make another one the default" if self.traffic == "default" else "end_flight"
         else:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +18,11 @@ django.setup()
 
 from django.contrib.auth.models import Group, User
 
+from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry.audit import Actor
+from geomagic_dagster.console.registry.models import Release
+from geomagic_dagster.console.registry.sync import sync_releases
+from geomagic_dagster.resources.places import Places
 from tests.console.people import PASSWORD
 
 
@@ -28,3 +37,75 @@ def make_user(db):
         return user
 
     return make
+
+
+@pytest.fixture
+def home(settings, tmp_path) -> Path:
+    """An installation of its own: places, a routing table, a folder of cut releases."""
+    settings.HOME = tmp_path / "home"
+    settings.PLACES = Places.in_home(settings.HOME)
+    settings.RELEASES = tmp_path / "releases"
+    return settings.HOME
+
+
+@pytest.fixture
+def cut(db, home, settings):
+    """Records a cut release as `geomagic release cut` would, and lets the console find it."""
+
+    def cut(
+        version: str = "1.1.0", who: str = "Cy Cutter <cut@example.org>", at: str = "2026-03-02T10:00:00Z"
+    ) -> Release:
+        line = version.rpartition(".")[0]
+        folder = settings.RELEASES / line
+        if (folder / "release.toml").exists():
+            old = tomllib.loads((folder / "release.toml").read_text())["version"]
+            (folder / "history" / old).mkdir(parents=True)
+            (folder / "release.toml").rename(folder / "history" / old / "release.toml")
+        folder.mkdir(parents=True, exist_ok=True)
+        commit = hashlib.sha1(version.encode()).hexdigest()
+        (folder / "release.toml").write_text(
+            f'schema = 1\nline = "{line}"\nversion = "{version}"\ncommit = "{commit}"\nbranch = "main"\n'
+            f'who = "{who}"\nwhen = "{at}"\npython = "3.11.7"\n\n'
+            f'[files]\n"manifest.json" = "{hashlib.sha256(version.encode()).hexdigest()}"\n\n'
+            f'[[commits]]\ncommit = "{commit}"\nwhen = "2026-03-01T10:00:00Z"\nwho = "ada"\ntitle = "Walls are straighter"\n'
+        )
+        sync_releases(settings.RELEASES)
+        return Release.objects.get(version=version)
+
+    return cut
+
+
+@pytest.fixture
+def install(home):
+    """Pretends that a release's environment is there."""
+
+    def install(release: Release) -> None:
+        folder = home / "releases" / release.line / "env" / "geomagic-release"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "release.toml").write_text(f'version = "{release.version}"\ncommit = "{release.commit}"\n')
+
+    return install
+
+
+@pytest.fixture
+def people(make_user):
+    """One actor a role, and a second one of each side."""
+    names = {"rita": "researcher", "eve": "engineer", "sam": "scientist", "olga": "operator", "vera": "viewer"}
+    names |= {"eli": "engineer", "sue": "scientist"}
+    return SimpleNamespace(**{name: Actor(make_user(name, role), "127.0.0.1") for name, role in names.items()})
+
+
+@pytest.fixture
+def approved(cut, install, people):
+    """Takes a release all the way to approved."""
+
+    def approve(version: str = "1.1.0") -> Release:
+        release = cut(version)
+        install(release)
+        service.stage(people.rita, version, "try it")
+        service.record_staging_test(people.rita, version, True, "2 smoke scans became packages")
+        service.propose(people.rita, version, "straighter walls")
+        service.approve(people.eve, version, "code is fine")
+        return service.approve(people.sam, version, "numbers are better")
+
+    return approve

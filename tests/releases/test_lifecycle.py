@@ -30,7 +30,7 @@ TABLE = {  # state: {legal step: the state after it}; whatever is not here is il
     S.APPROVED: {
         "reject": S.TESTED, "start_flight": S.FLIGHTED, "make_default": S.DEFAULT, "archive": S.ARCHIVED, "revoke": S.REVOKED,
     },
-    S.FLIGHTED: {"end_flight": S.APPROVED, "make_default": S.DEFAULT},
+    S.FLIGHTED: {"start_flight": S.FLIGHTED, "end_flight": S.APPROVED, "make_default": S.DEFAULT},
     S.DEFAULT: {"roll_back": S.SUPERSEDED},
     S.SUPERSEDED: {"start_flight": S.FLIGHTED, "make_default": S.DEFAULT, "archive": S.ARCHIVED, "revoke": S.REVOKED},
     S.ARCHIVED: {"restore": S.CUT, "revoke": S.REVOKED},
@@ -102,6 +102,7 @@ def test_traffic_without_an_approval_is_a_problem_in_words_and_the_review_goes_o
     assert "archive" not in legal_steps(hotfix) and "revoke" not in legal_steps(hotfix)
     with pytest.raises(IllegalStep, match="it gets customers' scans. Next legal step: roll_back"):
         hotfix.after("revoke")
+    assert hotfix.after("roll_back").traffic == "none", "it can always be taken away"
     assert hotfix.after("stage").after("test_in_staging").after("propose").after("approve").state is S.DEFAULT
 
 

@@ -29,7 +29,7 @@ class Release(models.Model):
     cut_at = models.DateTimeField()
     is_current = models.BooleanField(default=True, help_text="No later version has taken its place in its line.")
 
-    kept = models.CharField(max_length=10, choices=[(state, state) for state in KEPT], default=State.CUT)
+    kept = models.CharField(max_length=10, choices=[(state.value, state.value) for state in KEPT], default="cut")
     staged_by = models.CharField(max_length=150, blank=True)
     staged_at = models.DateTimeField(null=True, blank=True)
     tested_by = models.CharField(max_length=150, blank=True)
