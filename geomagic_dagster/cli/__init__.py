@@ -11,6 +11,7 @@ import typer
 
 from geomagic_dagster.cli.compile import app as compiling
 from geomagic_dagster.cli.corpus import corpus_app
+from geomagic_dagster.cli.dark_check import app as dark_checking
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.rooms import room_app
@@ -26,5 +27,6 @@ app = typer.Typer(
 app.add_typer(processing)
 app.add_typer(serving)
 app.add_typer(compiling)
+app.add_typer(dark_checking)
 for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
     app.add_typer(family, name=name)

@@ -15,7 +15,7 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -311,7 +311,7 @@ def _comparable(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"order of stages": [each["name"] for each in manifest["stages"]], **stages, **rest}
 
 
-def _disagreements(recorded: Any, found: Any, place: str) -> Iterable[str]:
+def _disagreements(recorded: Any, found: Any, place: str) -> Iterator[str]:
     if isinstance(recorded, dict) and isinstance(found, dict):
         for name in [*recorded, *(name for name in found if name not in recorded)]:
             yield from _disagreements(
