@@ -5,7 +5,7 @@ lies. Does not belong here: anything that does something. Loading it imports nei
 code location stays small and answers at once.
 
     GEOMAGIC_HOME        everything that is not said to be elsewhere lies below it (default: .home)
-    GEOMAGIC_RELEASE     the name of this release (default: latest)
+    GEOMAGIC_RELEASE     the name of this release (default: that of the environment, else latest)
     GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
     GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_FAILED, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
     GEOMAGIC_ROUTING     the routing table: a folder or an fsspec URL (default: routing/ in the store)
@@ -35,6 +35,7 @@ from geomagic_dagster.guardrails.logs import make_logfmt_the_default
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
+from geomagic_dagster.releases.installed import check_installed, release_here
 from geomagic_dagster.resources.io_manager import ArtefactIOManager
 from geomagic_dagster.resources.places import Places
 
@@ -68,7 +69,7 @@ def places_from(environment: Mapping[str, str]) -> Places:
 
 
 def release_from(environment: Mapping[str, str]) -> str:
-    return environment.get("GEOMAGIC_RELEASE") or "latest"
+    return release_here(environment.get("GEOMAGIC_RELEASE"))
 
 
 def build_definitions(
@@ -89,4 +90,6 @@ def build_definitions(
 warnings.filterwarnings("ignore", message=".*`owners` of initializer `SensorDefinition", category=BetaWarning)
 
 make_logfmt_the_default()
-defs = build_definitions(find_stages(), places_from(os.environ), release_from(os.environ))
+stages = find_stages()
+check_installed(stages)
+defs = build_definitions(stages, places_from(os.environ), release_from(os.environ))

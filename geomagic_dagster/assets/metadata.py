@@ -42,6 +42,8 @@ def shown(
         "identity": MetadataValue.text(artefact.identity),
         "reused": MetadataValue.bool(outcome is None),
     }
+    if artefact.flags:
+        metadata["flags"] = MetadataValue.text(", ".join(artefact.flags))
     if outcome is not None:  # the cost of not computing is no number to plot
         metadata["seconds"] = MetadataValue.float(round(outcome.seconds, 3))
         metadata["peak_memory_mb"] = MetadataValue.float(round(outcome.peak_memory_mb, 1))

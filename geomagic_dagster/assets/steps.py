@@ -16,20 +16,22 @@ from typing import Any
 from dagster import Config, Failure, MetadataValue, OpExecutionContext
 
 from geomagic_dagster.assets.metadata import scan_shown, shown
-from geomagic_dagster.cv.stage import SOURCE, Params, Stage, report_progress
+from geomagic_dagster.cv.stage import SOURCE, Params, Stage, known_flags, report_progress
 from geomagic_dagster.guardrails import child
 from geomagic_dagster.guardrails.deadlines import Deadline, read_deadline, remaining_s, stage_deadline
 from geomagic_dagster.guardrails.execution import numbers_out_of_range
 from geomagic_dagster.guardrails.failures import sorted_failures
 from geomagic_dagster.guardrails.logs import lines_of, log_everything_as_logfmt, run_fields
 from geomagic_dagster.guardrails.progress import ProgressEvents
-from geomagic_dagster.guardrails.tags import RECOMPUTE_TAG
+from geomagic_dagster.guardrails.tags import FLAGS_TAG, RECOMPUTE_TAG, flags_in
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.reuse import make_or_reuse, trusted
 from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
 from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
+
+_told: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class StepRequest:
     fields: dict[str, str]
     """Of every line that it logs."""
     recompute: bool
+    flags: tuple[str, ...] = ()
+    """Feature flags that are on in this run."""
     stage: Stage | None = None
     """None for the step that reads an upload."""
     settings: Params | None = None
@@ -86,7 +90,21 @@ def _about(context: OpExecutionContext, places: Places) -> dict[str, Any]:
     step_key = context.get_step_execution_context().step.key
     fields = run_fields(context.run_id, context.run.tags, step_key, _attempt(context))
     recompute = context.run.tags.get(RECOMPUTE_TAG) == "true"
-    return {"places": places.model_dump(), "fields": fields, "recompute": recompute}
+    return {"places": places.model_dump(), "fields": fields, "recompute": recompute, "flags": _flags(context)}
+
+
+def _flags(context: OpExecutionContext) -> tuple[str, ...]:
+    """The flags of the run that some stage of this release declares; newer ones than this code are told of once."""
+    named = flags_in(context.run.tags)
+    if (unknown := sorted(set(named) - known_flags())) and context.run_id not in _told:
+        _told.clear()  # one run at a time in a process
+        _told.add(context.run_id)
+        context.log.warning(
+            f"{FLAGS_TAG}: expected flags that a stage of this release declares "
+            f"({', '.join(sorted(known_flags())) or 'none does'}); got {', '.join(unknown)} too. "
+            "Left out: they are of a newer release, or mistyped."
+        )
+    return tuple(name for name in named if name not in unknown)
 
 
 def _attempt(context: OpExecutionContext) -> int:
@@ -148,6 +166,7 @@ def make_step(request: StepRequest, log: Logger) -> StepResult:
         log,
         recompute=request.recompute,
         device=places.device,
+        flags=request.flags,
     )
     saved = made.artefact if made.artefact.is_saved else store.save(made.artefact)
     picture = request.stage.preview_rgb_hw3(made.artefact.value)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import typer
 
+from geomagic_dagster.cli.compile import app as compiling
 from geomagic_dagster.cli.console import console_app
 from geomagic_dagster.cli.corpus import corpus_app
+from geomagic_dagster.cli.dark_check import app as dark_checking
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.rooms import room_app
@@ -25,6 +27,8 @@ app = typer.Typer(
 )
 app.add_typer(processing)
 app.add_typer(serving)
-families = {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app, "console": console_app}
-for name, family in families.items():
+app.add_typer(compiling)
+app.add_typer(dark_checking)
+app.add_typer(console_app, name="console")
+for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
     app.add_typer(family, name=name)

@@ -25,6 +25,7 @@ def run(
         Path | None, typer.Argument(help="A scan: folder, zip or tar. Without one: a made-up room.")
     ] = None,
     seed: Seed = 1,
+    flag: Annotated[list[str] | None, typer.Option(help="A feature flag to turn on; say it again for another.")] = None,
 ) -> None:
     """Turn a room scan into an AR package, through the Dagster job `process_scan`, in this process."""
     with plain_errors():
@@ -39,7 +40,7 @@ def run(
                 print(f"making up room {seed} and scanning it ...", file=sys.stderr)
                 write_made_up_scan(scan, seed, frames=150, clean=False)
         with bars() as report:
-            done = process_here(defs, scan.absolute(), report)
+            done = process_here(defs, scan.absolute(), report, flags=flag or ())
     print_run(done)
     raise typer.Exit(0 if done.package else 2 if done.is_explained else 1)
 

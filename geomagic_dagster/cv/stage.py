@@ -1,28 +1,29 @@
 """What a stage is; finds the stages; derives their order from their arguments.
 
 Belongs here: the `@stage` decorator and what it records, the settings base class, `ScanRejected`,
-and the three things a stage may ask of whoever runs it: `compute_device()`, `progress()` and nothing
-more. Does not belong here: anything of Dagster, of files, or of one particular stage.
+and the three things a stage may ask of whoever runs it: `compute_device()`, `progress()`, `flag()` and nothing
+more. Does not belong here: anything of Dagster, of files, or of one particular stage; which code and libraries stand
+behind one (code.py).
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import json
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic import Field as pydantic_field
+
+from geomagic_dagster.cv.code import code_behind
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,9 @@ __all__ = [
     "StageError",
     "compute_device",
     "find_stages",
+    "flag",
+    "flags_on",
+    "known_flags",
     "minutes",
     "progress",
     "report_progress_to",
@@ -114,6 +118,12 @@ class Stage:
     expects: Mapping[str, tuple[float, float]]
     code_sha256: str
     """Of the code as it was when this process imported it, which is what runs: not of an edit since."""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """Distribution and version of every third-party library that this code imports, as installed here."""
+    flags: tuple[str, ...] = ()
+    """Feature flags that it may ask for by `flag(name)`, sorted."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Trained weights that it uses: name -> "sha256:..."."""
 
     @property
     def code_version(self) -> str:
@@ -130,14 +140,25 @@ class Stage:
         function = self.function.__globals__.get(f"preview_{self.name}")
         return None if function is None else function(result)
 
-    def identity(self, settings: Params, inputs: Mapping[str, str]) -> str:
-        """Names the result of this stage with these settings on inputs of these identities."""
-        record = {
+    def own_flags(self, flags: Iterable[str]) -> tuple[str, ...]:
+        """Those of the flags that are on which this stage declares, sorted: the others cannot change its result."""
+        return tuple(sorted(set(flags) & set(self.flags)))
+
+    def identity(self, settings: Params, inputs: Mapping[str, str], flags: Iterable[str] = ()) -> str:
+        """Names the result of this stage with these settings on inputs of these identities, with these flags on.
+
+        Libraries are part of it, so that two releases with another numpy never reuse each other's results; they are
+        no part of `code_version`, which says what somebody wrote. With all flags off it is as if there were none.
+        """
+        record: dict[str, Any] = {
             "stage": self.name,
             "code_version": self.code_version,
+            "libraries": dict(self.libraries),
             "settings": settings.model_dump(mode="json"),
             "inputs": dict(inputs),
         }
+        if on := self.own_flags(flags):
+            record["flags"] = list(on)
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -151,13 +172,18 @@ def stage(
     memory_gb: float = 2.0,
     owner: str = "team:research",
     expects: Mapping[str, tuple[float, float]] | None = None,
+    flags: Iterable[str] = (),
+    weights: Mapping[str, str] | None = None,
 ) -> Callable[[Function], Function]:
     """Declares a function to be a stage. It stays an ordinary function.
 
     Argument names are the upstream stages (or `scan`); an optional argument `params` holds the
     settings. `expects` maps a number of `measure_<stage>` to its expected range (low, high). `timeout` is the
     deadline in seconds of one attempt; `retry_timeouts=False` where trying again would only take as long again.
+    `flags` are the names that it asks for by `flag(name)`; `weights` the trained files that it uses, by digest.
     """
+
+    sorted_flags = tuple(sorted(set([flags] if isinstance(flags, str) else flags)))
 
     def declare(function: Function) -> Function:
         place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
@@ -168,6 +194,16 @@ def stage(
         for number, (low, high) in (expects or {}).items():
             if not low <= high:
                 raise StageError(f"{place}: expects[{number!r}] is ({low}, {high}); write the lower bound first.")
+        for name in sorted_flags:
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise StageError(f'{place}: expected flags like "new_plane_fit"; got {name!r}. Use a-z, 0-9 and _.')
+        for name, digest in (weights or {}).items():
+            if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+                raise StageError(
+                    f"{place}: expected weights[{name!r}] as sha256: and 64 hexadecimal digits; got {digest!r}. "
+                    "sha256sum FILE says them."
+                )
+        _known_flags.update(sorted_flags)
         function.__stage__ = dict(  # type: ignore[attr-defined]
             version=version,
             timeout_s=timeout,
@@ -177,6 +213,8 @@ def stage(
             memory_gb=memory_gb,
             owner=owner,
             expects=dict(expects or {}),
+            flags=sorted_flags,
+            weights=dict(weights or {}),
         )
         return function
 
@@ -197,8 +235,8 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
     params = hints.get("params", Params)
     if not (isinstance(params, type) and issubclass(params, Params)):
         raise StageError(f"{place}: params is {params}; expected a class that inherits from Params.")
-    for setting, field in params.model_fields.items():
-        if field.is_required() or not field.description:
+    for setting, said in params.model_fields.items():
+        if said.is_required() or not said.description:
             raise StageError(
                 f"{place}: setting {params.__name__}.{setting} needs a default and a description; "
                 f'write {setting}: float = Field(1.0, description="...").'
@@ -208,6 +246,7 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
     if not description:
         raise StageError(f"{place}: no description; begin the file with a sentence in three double quotes.")
     declared: dict[str, Any] = function.__stage__  # type: ignore[attr-defined]
+    code = code_behind(function.__module__)
     return Stage(
         name=name,
         function=function,
@@ -215,7 +254,8 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
         inputs=tuple(argument for argument in arguments if argument != "params"),
         params=params,
         returns=hints["return"],
-        code_sha256=_code_sha256(function.__module__),
+        code_sha256=code.sha256,
+        libraries=code.libraries,
         **declared,
     )
 
@@ -260,47 +300,12 @@ def in_order(stages: Mapping[str, Stage]) -> tuple[Stage, ...]:
     return tuple(ordered.values())
 
 
-def _code_sha256(module_name: str) -> str:
-    """Digest of a module's source and of every module of this package that it imports, also inside functions."""
-    package = module_name.rsplit(".", 1)[0]
-    sources: dict[str, bytes] = {}
-    waiting = [module_name]
-    while waiting:
-        name = waiting.pop()
-        spec = importlib.util.find_spec(name)
-        if name in sources or spec is None or spec.origin is None or spec.submodule_search_locations is not None:
-            continue
-        sources[name], imported = _read(spec.origin, Path(spec.origin).stat().st_mtime_ns, package)
-        waiting += imported
-    digest = hashlib.sha256()
-    for name in sorted(sources):
-        digest.update(name.encode() + b"\0" + sources[name] + b"\0")
-    return digest.hexdigest()
-
-
-@cache
-def _read(path: str, changed_ns: int, package: str) -> tuple[bytes, tuple[str, ...]]:
-    """A module's source, and which modules of the package it imports; most stages share theirs."""
-    source = Path(path).read_bytes()
-    found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            found += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-    return source, tuple(name for name in found if name.startswith(f"{package}.") and _is_module(name))
-
-
-def _is_module(name: str) -> bool:
-    """Whether a dotted name is a module; never imports it, nor (as find_spec would) the module whose function it is."""
-    parent = importlib.util.find_spec(name.rpartition(".")[0])
-    is_in_package = parent is not None and parent.submodule_search_locations is not None
-    return is_in_package and importlib.util.find_spec(name) is not None
-
-
 # --- what a stage may ask of whoever runs it -----------------------------------------------------
 
+_known_flags: set[str] = set()
 _device_name: str | None = None
+_flags_on: frozenset[str] = frozenset()
+_running: Stage | None = None
 _reporter: Callable[[str, int, int | None], None] | None = None
 
 
@@ -315,6 +320,38 @@ def use_compute_device(name: str | None) -> None:
     """Chooses the device for this process ("cpu", "cuda:0", ...); None: CUDA where there is one."""
     global _device_name
     _device_name = name
+
+
+def flag(name: str) -> bool:
+    """Whether a feature flag is on for this scan; off in a notebook or a test, but inside of `flags_on(...)`.
+
+    Raises: StageError for one that the stage does not declare: its result would not say so.
+    """
+    declared = _known_flags if _running is None else _running.flags
+    if name not in declared:
+        where = "this process" if _running is None else f"stage {_running.name}"
+        raise StageError(
+            f"{where}: expected a flag that its @stage declares ({', '.join(sorted(declared)) or 'it declares none'}); "
+            f'got flag({name!r}). Write @stage(..., flags=("{name}",)).'
+        )
+    return name in _flags_on
+
+
+@contextmanager
+def flags_on(*names: str, stage: Stage | None = None) -> Iterator[None]:
+    """Inside the block these feature flags are on, all others off; for one stage where it is named."""
+    global _flags_on, _running
+    before = _flags_on, _running
+    _flags_on, _running = frozenset(names), stage
+    try:
+        yield
+    finally:
+        _flags_on, _running = before
+
+
+def known_flags() -> frozenset[str]:
+    """Every flag that any stage declares which this process has imported."""
+    return frozenset(_known_flags)
 
 
 def progress(items: Iterable[T], what: str = "frames") -> Iterator[T]:

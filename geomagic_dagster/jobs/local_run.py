@@ -7,15 +7,16 @@ here: what a person sees of it (cli.py). The run appears in the UI like any othe
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
 
-from geomagic_dagster.cv.stage import SOURCE, ScanRejected, report_progress_to
+from geomagic_dagster.cv.stage import SOURCE, ScanRejected, known_flags, report_progress_to
 from geomagic_dagster.guardrails.failures import Unavailable
+from geomagic_dagster.guardrails.tags import FLAGS_TAG, SCAN_TAG
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,20 +56,32 @@ def dagster_home(home: Path) -> Path:
 
 
 def process_here(
-    defs: Definitions, upload: Path, report: Callable[[str, int, int | None], None] | None = None
+    defs: Definitions,
+    upload: Path,
+    report: Callable[[str, int, int | None], None] | None = None,
+    flags: Iterable[str] = (),
 ) -> LocalRun:
-    """Runs the job to its end; `report(what, done, total)` hears of every long loop of the stages."""
+    """Runs the job to its end; `report(what, done, total)` hears of every long loop of the stages.
+
+    Raises: ScanRejected for a feature flag that no stage declares.
+    """
+    if unknown := sorted(set(flags) - known_flags()):
+        raise ScanRejected(
+            "feature flags",
+            expected=f"those that a stage declares ({', '.join(sorted(known_flags())) or 'none does'})",
+            received=", ".join(unknown),
+            do='A stage declares one by @stage(..., flags=("name",)).',
+        )
     job = defs.resolve_job_def(JOB)
     run_config: dict[str, Any] = {
         "ops": {SOURCE: {"config": {"upload": str(upload)}}},
         "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},  # the terminal shows bars and a table instead
     }
+    tags = {SCAN_TAG: upload.name} | ({FLAGS_TAG: ",".join(sorted(set(flags)))} if flags else {})
     report_progress_to(report)
     try:
         with DagsterInstance.get() as instance:
-            result = job.execute_in_process(
-                run_config=run_config, instance=instance, tags={"geomagic/scan": upload.name}, raise_on_error=False
-            )
+            result = job.execute_in_process(run_config=run_config, instance=instance, tags=tags, raise_on_error=False)
     finally:
         report_progress_to(None)
     return _read(result)

@@ -36,9 +36,17 @@ from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import bug_in, disk_in_words, rejection_in, sorted_failures
 from geomagic_dagster.guardrails.retries import retry_policy
-from geomagic_dagster.guardrails.tags import DEADLINE_TAG, MAX_RUNTIME_TAG, RELEASE_TAG, UPLOAD_KEY_TAG
+from geomagic_dagster.guardrails.tags import (
+    DEADLINE_TAG,
+    MAX_RUNTIME_TAG,
+    RELEASE_TAG,
+    UPLOAD_KEY_TAG,
+    VERSION_TAG,
+    route_in,
+)
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
+from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
@@ -79,6 +87,7 @@ def process_scan_job(
         name=JOB,
         tags={
             RELEASE_TAG: release,
+            **({VERSION_TAG: version} if (version := made_by().get("version")) else {}),
             DEADLINE_TAG: f"{deadlines.SCAN.seconds:g}",
             MAX_RUNTIME_TAG: f"{deadlines.RUN_S:.0f}",
         },
@@ -133,7 +142,12 @@ def publish_op(release: str) -> OpDefinition:
         with sorted_failures(PUBLISH):
             with disk_in_words(f"packages in {places.packages}", "room to write them"):
                 folder = publish_package(
-                    inputs[PACKAGE], inputs[SOURCE], Path(places.packages), run_id=context.run_id, release=release
+                    inputs[PACKAGE],
+                    inputs[SOURCE],
+                    Path(places.packages),
+                    run_id=context.run_id,
+                    release=release,
+                    route=route_in(context.run.tags),
                 )
             if was_touched(upload, inbox, context.run.tags.get(UPLOAD_KEY_TAG)):
                 context.log.warning(

@@ -4,7 +4,8 @@ Belongs here: writing a package's folder beside its place and moving it there wh
 what is in a package (cv/package.py), Dagster.
 
     <packages>/<scan name>/             the files of the package
-    <packages>/<scan name>.run.json     which run made it, of which upload; outside of the package, whose bytes
+    <packages>/<scan name>.run.json     which run of which release made it, of which upload, and how
+                                        the upload came to that release; outside of the package, whose bytes
                                         are the same whoever makes it
 """
 
@@ -14,20 +15,30 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from geomagic_dagster.cv.containers import Files
 from geomagic_dagster.cv.stage import ScanRejected
+from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.store import Artefact
 
 SCHEMA = 1
 
 
-def publish_package(package: Artefact, scan: Artefact, packages: Path, *, run_id: str, release: str) -> Path:
+def publish_package(
+    package: Artefact,
+    scan: Artefact,
+    packages: Path,
+    *,
+    run_id: str,
+    release: str,
+    route: Mapping[str, str] | None = None,
+) -> Path:
     """Writes the files of a package; returns their folder.
 
     The same upload published again takes the place of the first; another upload of the same name gets its
-    own folder, "<name>-<beginning of its digest>".
+    own folder, "<name>-<beginning of its digest>". `route` is how the upload came to this release (tags of its run).
     """
     name, upload_sha256 = scan.settings["name"], scan.inputs["upload"]
     if Path(name).name != name or name in ("", ".", ".."):
@@ -40,7 +51,9 @@ def publish_package(package: Artefact, scan: Artefact, packages: Path, *, run_id
     record = {
         "schema": SCHEMA,
         "run_id": run_id,
+        **made_by(),
         "release": release,
+        "route": dict(route or {}),
         "upload_sha256": upload_sha256,
         "scan": scan.identity,
         "package": package.identity,

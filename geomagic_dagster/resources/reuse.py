@@ -7,11 +7,12 @@ executed (guardrails/execution.py), how artefacts are kept (store.py), what Dags
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from geomagic_dagster.cv.stage import SOURCE, Params, Stage, find_stages, use_compute_device
+from geomagic_dagster.cv.stage import SOURCE, Params, Stage, find_stages, flags_on, use_compute_device
 from geomagic_dagster.guardrails.execution import Outcome, run_stage
+from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.store import Artefact, ArtefactCorrupt, ArtefactStore
 
 
@@ -32,15 +33,23 @@ def make_or_reuse(
     *,
     recompute: bool = False,
     device: str | None = None,
+    flags: Iterable[str] = (),
 ) -> Made:
-    """Runs a stage on artefacts, unless its result is in the store. A new result is not saved yet."""
+    """Runs a stage on artefacts, unless its result is in the store. A new result is not saved yet.
+
+    `flags` are those that are on; only those that the stage declares have to do with it.
+    """
+    on = stage.own_flags(flags)
     input_identities = {name: artefact.identity for name, artefact in inputs.items()}
-    identity = stage.identity(settings, input_identities)
+    identity = stage.identity(settings, input_identities, on)
     if not recompute and (there := reusable(stage.name, identity, store, log)):
         return Made(there, None)
     use_compute_device(device)
     values = {name: artefact.value for name, artefact in inputs.items()}
-    outcome = run_stage(stage, values, settings, log)
+    if on:
+        log.info(f"{stage.name}: with flags on: {', '.join(on)}")
+    with flags_on(*on, stage=stage):
+        outcome = run_stage(stage, values, settings, log)
     artefact = Artefact(
         stage=stage.name,
         identity=identity,
@@ -49,6 +58,9 @@ def make_or_reuse(
         settings=settings.model_dump(mode="json"),
         inputs=input_identities,
         numbers=outcome.numbers,
+        libraries=dict(stage.libraries),
+        flags=on,
+        made_by=made_by(),
     )
     return Made(artefact, outcome)
 
@@ -87,10 +99,10 @@ def trusted(asked_by: Stage, stage: str, identity: str, store: ArtefactStore, lo
     package = asked_by.function.__module__.rpartition(".")[0]
     maker = next(each for each in find_stages(package) if each.name == stage)
     inputs = {name: trusted(maker, name, of, store, log) for name, of in artefact.inputs.items()}
-    made = make_or_reuse(maker, inputs, maker.params(**artefact.settings), store, log)
+    made = make_or_reuse(maker, inputs, maker.params(**artefact.settings), store, log, flags=artefact.flags)
     if made.artefact.identity != identity:
         raise ArtefactCorrupt(
-            f"artefact {stage}/{identity}: expected to make the same anew; got {made.artefact.identity}: its code has "
-            f"changed since. Run the step {stage} again."
+            f"artefact {stage}/{identity}: expected to make the same anew; got {made.artefact.identity}: its code "
+            f"or a library has changed since. Run the step {stage} again."
         )
     return store.save(made.artefact)

@@ -17,6 +17,7 @@ from geomagic_dagster import scans
 from geomagic_dagster.cv.stage import SOURCE
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.guardrails.execution import Outcome, measured
+from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.reuse import Made, reusable
 from geomagic_dagster.resources.store import Artefact, ArtefactStore
 
@@ -74,6 +75,7 @@ def read_upload(
         settings={"name": name},
         inputs={"upload": upload_sha256},
         numbers=numbers,
+        made_by=made_by(),
     )
     return Made(artefact, Outcome(scan, numbers, seconds, peak_memory_mb, ()))
 

@@ -72,6 +72,12 @@ class Artefact:
     inputs: dict[str, str] = field(default_factory=dict)
     """Identities of what it was made from."""
     numbers: dict[str, float] = field(default_factory=dict)
+    libraries: dict[str, str] = field(default_factory=dict)
+    """Versions of the third-party libraries that its code imports."""
+    flags: tuple[str, ...] = ()
+    """Feature flags that were on, of those that its stage declares."""
+    made_by: dict[str, str] = field(default_factory=dict)
+    """Release, version and commit that made it first. No part of the identity: others may reuse it."""
     is_saved: bool = False
 
     @cached_property
@@ -124,6 +130,9 @@ class ArtefactStore:
                     "code_version": artefact.code_version,
                     "settings": artefact.settings,
                     "inputs": artefact.inputs,
+                    "libraries": artefact.libraries,
+                    "flags": list(artefact.flags),
+                    "made_by": artefact.made_by,
                     "numbers": {name: writer.write(number, name) for name, number in artefact.numbers.items()},
                     "value": tree,
                     "files": {name: asdict(each) for name, each in sorted(writer.files.items())},
@@ -149,6 +158,9 @@ class ArtefactStore:
             settings=record["settings"],
             inputs=record["inputs"],
             numbers={name: FolderReader(Path(), ()).read(number) for name, number in record["numbers"].items()},
+            libraries=record.get("libraries", {}),  # these three are not in records of before there were releases
+            flags=tuple(record.get("flags", ())),
+            made_by=record.get("made_by", {}),
             is_saved=True,
         )
 
@@ -161,6 +173,15 @@ class ArtefactStore:
         with disk_in_words(f"artefact {stage}/{identity} in {self.url}", "a store that can be read"):
             folder = self._verified(stage, identity, record)
         return FolderReader(folder, self._code_from).read(record["value"])
+
+    def digests(self, stage: str, identity: str) -> dict[str, str]:
+        """What an artefact holds, whoever made it: sha256 of each file, and of that part of it that its record holds.
+
+        Raises: ArtefactMissing, ArtefactCorrupt, Unavailable.
+        """
+        record = self._record(stage, identity)
+        value = {RECORD: _record_sha256({"value": record["value"]})}
+        return {name: each["sha256"] for name, each in record["files"].items()} | value
 
     def set_aside(self, stage: str, identity: str) -> str:
         """Moves a corrupt artefact out of the way, so that it can be made anew; returns where it lies now."""

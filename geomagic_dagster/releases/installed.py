@@ -1,0 +1,113 @@
+"""Which release this environment holds: what `<sys.prefix>/geomagic-release/` says.
+
+    release.toml     line, version, commit, ... as committed when the release was cut
+    manifest.json    what its stages compiled to then
+
+Belongs here: reading that folder, and refusing to load where the code is not what it says. Does not belong here:
+writing it (installing a release does), what a manifest is (manifest.py). A checkout has no such folder: it is latest.
+Everything imports this module, so it imports nothing heavy at its top.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from geomagic_dagster.cv.stage import Stage
+
+FOLDER = "geomagic-release"
+LATEST = "latest"
+
+
+class ReleaseBroken(Exception):
+    """This environment is not the release that it says it is. `str()` has place, expected, received, what to do."""
+
+
+@dataclass(frozen=True)
+class InstalledRelease:
+    """The release of this environment."""
+
+    line: str
+    """1.0: what locations, tags and asset keys are named by."""
+    version: str
+    """1.0.1"""
+    commit: str
+    folder: Path
+
+    def manifest(self) -> dict[str, Any]:
+        """What its stages compiled to when it was cut. Raises: ReleaseBroken where it cannot be read."""
+        path = self.folder / "manifest.json"
+        try:
+            manifest = json.loads(path.read_bytes())
+            if not isinstance(manifest, dict):
+                raise ValueError(f"a {type(manifest).__name__}")
+        except (OSError, ValueError) as error:
+            raise ReleaseBroken(
+                f"{path}: expected the manifest of release {self.version}; got {error}. {_again(self.line)}"
+            ) from error
+        return manifest
+
+
+def installed_release(prefix: Path | None = None) -> InstalledRelease | None:
+    """The release that an environment holds, this one unless another is named; None for a checkout (latest).
+
+    Raises: ReleaseBroken where its folder is there but cannot be read.
+    """
+    return _read(Path(prefix or sys.prefix) / FOLDER)
+
+
+@cache
+def _read(folder: Path) -> InstalledRelease | None:
+    if not folder.is_dir():
+        return None
+    path = folder / "release.toml"
+    try:
+        said = tomllib.loads(path.read_text())
+        return InstalledRelease(str(said["line"]), str(said["version"]), str(said["commit"]), folder)
+    except (OSError, ValueError, KeyError) as error:
+        missing = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ReleaseBroken(
+            f"{path}: expected line, version and commit of the release; got {missing}. {_again('LINE')}"
+        ) from error
+
+
+def release_here(named: str | None) -> str:
+    """The name of the release that this process is: its environment's, else `named` (GEOMAGIC_RELEASE), else latest.
+
+    Raises: ReleaseBroken where the two say different things: then one location would answer for another.
+    """
+    installed = installed_release()
+    if installed is None:
+        return named or LATEST
+    if named and named != installed.line:
+        raise ReleaseBroken(
+            f"GEOMAGIC_RELEASE: expected {installed.line}, which {installed.folder} says that this environment holds; "
+            f"got {named}. Unset it, or start the release {named} from its own environment."
+        )
+    return installed.line
+
+
+def made_by() -> dict[str, str]:
+    """What the records of artefacts and packages say of who made them: release, and version and commit where known."""
+    installed = installed_release()
+    if installed is None:
+        return {"release": LATEST}
+    return {"release": installed.line, "version": installed.version, "commit": installed.commit}
+
+
+def check_installed(stages: Iterable[Stage]) -> None:
+    """Raises: ReleaseBroken where this environment holds a release and these stages are not those of its manifest."""
+    if (installed := installed_release()) is not None:
+        from geomagic_dagster.releases.manifest import check_against
+
+        check_against(stages, installed.manifest(), f"release {installed.version}", _again(installed.line))
+
+
+def _again(line: str) -> str:
+    return f"Nothing in a release is ever edited: `geomagic release install {line}` builds its environment anew."
