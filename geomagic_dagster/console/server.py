@@ -11,8 +11,8 @@ from typing import Any
 import django
 from gunicorn.app.base import BaseApplication
 
-THREADS = 8
-"""One process, since SQLite has one writer anyway; a slow upload holds one thread."""
+THREADS = 16
+"""One process, since SQLite has one writer anyway; a slow upload holds one thread, and few may (scans/uploads.py)."""
 
 
 def set_up() -> None:
@@ -39,6 +39,13 @@ class _Server(BaseApplication):
         return application
 
 
+def _work(worker: Any) -> None:
+    """In the process that answers, once it is there: what the console does by itself."""
+    from geomagic_dagster.console.scans.worker import start
+
+    start()
+
+
 def serve(host: str, port: int) -> None:
     """Until SIGTERM or SIGINT."""
     set_up()
@@ -52,5 +59,6 @@ def serve(host: str, port: int) -> None:
             "graceful_timeout": 8,
             "accesslog": None,
             "loglevel": "warning",
+            "post_worker_init": _work,
         }
     ).run()
