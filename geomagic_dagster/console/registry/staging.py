@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.utils import timezone
 
 from geomagic_dagster.console import roles
@@ -60,6 +61,30 @@ def check_environment(release: Release) -> None:
     if said.get("version") != release.version or said.get("commit") != release.commit:
         got = f"{said.get('version')} from commit {str(said.get('commit'))[:12]}"
         raise service.Refused(f"{path}: expected {release.version} from commit {release.commit[:12]}; got {got}. {do}")
+
+
+def start_test(actor: Actor, version: str) -> StagingTest:
+    """Begins a test, and leaves it to another process: it takes minutes. Raises: REFUSALS."""
+    test = begin_test(actor, version)
+    home = staging_home()
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / f"test-{test.pk}.log", "wb") as log:
+        subprocess.Popen(
+            (sys.executable, "-m", "geomagic_dagster.cli", "console", "run-staging-test", str(test.pk)),
+            env=os.environ | {"GEOMAGIC_HOME": str(settings.HOME)},
+            cwd=settings.REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    return test
+
+
+def run_begun(number: int) -> StagingTest:
+    """In the other process: the test of this number, by whoever began it."""
+    test = StagingTest.objects.select_related("release").get(pk=number)
+    return run_test(test, Actor(User.objects.get(username=test.by)))
 
 
 def test_in_staging(actor: Actor, version: str) -> StagingTest:

@@ -11,6 +11,7 @@ entry is missing here, and is made from the revision's own `by` and `why` the ne
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,30 @@ from django.utils.dateparse import parse_datetime
 
 from geomagic_dagster.console.registry.models import AuditEntry, Change, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.table_words import Changed, changed
-from geomagic_dagster.releases.routing_table import NEVER, RoutingTable
+from geomagic_dagster.releases.routing import RoutingUnavailable
+from geomagic_dagster.releases.routing_table import NEVER, RoutingRefused, RoutingTable
 
 log = logging.getLogger("geomagic.console")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a page sees: the table in force, and what is wrong, in words."""
+
+    table: RoutingTable | None
+    problems: tuple[str, ...] = ()
+
+
+def look() -> Seen:
+    """Brings everything up to date, for a page: it opens also where something does not answer, and says so."""
+    problems: list[str] = []
+    sync_releases(settings.RELEASES)
+    try:
+        problems += filter(None, [sync_routing()])
+        table = settings.PLACES.routing().read().table
+    except (RoutingUnavailable, RoutingRefused) as error:
+        return Seen(None, (str(error),))
+    return Seen(table, tuple(problems))
 
 
 def sync() -> str | None:
