@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import geomagic_dagster
-from geomagic_dagster.cv.code import normal_name
+from geomagic_dagster.cv.code import code_behind, normal_name
 from geomagic_dagster.cv.stage import Stage, StageError, in_order
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.releases.installed import LATEST, ReleaseBroken
@@ -249,6 +249,11 @@ def _locked(stage: Stage, packages: Mapping[str, str], lock: Path | None) -> dic
     """Versions of a stage's libraries, those of the lock where there is one."""
     if lock is None:
         return {name: _public(version) for name, version in sorted(stage.libraries.items())}
+    if unknown := code_behind(stage.function.__module__).unknown:  # somewhere else they would be in the manifest
+        raise ManifestError(
+            f"stage {stage.name}: expected every library that its code imports to be installed here; got "
+            f"{', '.join(unknown)}, of no installed distribution. `make setup` installs what {lock.name} names."
+        )
     for name, version in sorted(stage.libraries.items()):
         if name not in packages:
             raise ManifestError(

@@ -47,6 +47,8 @@ def test_the_versions_are_those_that_importlib_metadata_says():
 def test_what_is_no_installed_library_has_no_version(package):
     name = package(loose="")
     assert versions_of([name, "json", "no_such_module"]) == {}
+    name = package(double=f"{TOY}\nimport no_such_module, json, numpy\n")
+    assert code_behind(f"{name}.double").unknown == ("no_such_module",)
 
 
 def test_libraries_are_found_through_helpers_and_inside_functions_and_the_contract_itself_brings_none(package):

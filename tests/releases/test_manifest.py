@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from geomagic_dagster.cv.code import code_behind
 from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.stage import StageError, find_stages
 from geomagic_dagster.releases.installed import ReleaseBroken
@@ -120,10 +121,6 @@ def unknown_input():
     return with_("depth", inputs=("frames", "posess"))
 
 
-def cycle():
-    return with_("frames", inputs=("depth",), function=lambda depth: None)
-
-
 def deadlines_that_do_not_nest():
     return with_("mesh", timeout_s=10_000.0)
 
@@ -132,11 +129,16 @@ def library_not_locked():
     return with_("mesh", libraries={"open3d": "0.19.0"})
 
 
+def types_that_disagree():
+    return with_("frames", returns=Inner)
+
+
 @pytest.mark.parametrize(
     ("stages", "words"),
     [
         (unknown_input, ["stage depth", "'posess'", "neither 'scan' nor a stage", "the stages are depth, frames"]),
         (deadlines_that_do_not_nest, ["deadline of the scan as a whole", "expected at least", "got 75.0 min", "Lower timeout="]),
+        (types_that_disagree, ["takes frames as Frames, but stage frames returns Inner", "Make the two agree"]),
         (library_not_locked, ["stage mesh", "requirements.lock", "open3d 0.19.0", "pyproject.toml", "make lock"]),
     ],
 )  # fmt: skip
@@ -145,6 +147,20 @@ def test_what_does_not_fit_together_does_not_compile(stages, words):
         compile_manifest(stages(), LOCK)
     for word in words:
         assert word in str(refused.value)
+
+
+def test_a_cycle_does_not_compile():
+    waiting = with_("frames", inputs=("layout",), function=lambda layout: None)
+    waiting[0].function.__annotations__["layout"] = next(each for each in STAGES if each.name == "layout").returns
+    with pytest.raises(StageError, match="these stages wait for each other: .*layout.*Remove one of the arguments"):
+        compile_manifest(waiting, LOCK)
+
+
+def test_a_library_that_is_not_installed_here_does_not_compile(monkeypatch):
+    known = code_behind(STAGES[0].function.__module__)
+    monkeypatch.setattr("geomagic_dagster.releases.manifest.code_behind", lambda _: replace(known, unknown=("open3d",)))
+    with pytest.raises(ManifestError, match=r"stage frames: .*got open3d, of no installed distribution.*make setup"):
+        compile_manifest(STAGES, LOCK)
 
 
 def test_other_fields_need_another_version():
