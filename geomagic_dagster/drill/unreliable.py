@@ -7,6 +7,8 @@ nothing of ours knows that: it is read and written as any store elsewhere, throu
 
 from __future__ import annotations
 
+import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +64,16 @@ class UnreliableFileSystem(AbstractFileSystem):
         self._local.put_file(lpath, beside)
         self._local.mv(beside, self._there(rpath))
 
-    def pipe_file(self, path: str, value: bytes, *args: Any, **kwargs: Any) -> None:
-        beside = f"{self._there(path)}.{id(self)}.upload"
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        beside = f"{self._there(path)}.{uuid.uuid4().hex}.upload"
         self._local.pipe_file(beside, value)
-        self._local.mv(beside, self._there(path))
+        if mode == "create":  # only where there is none, as object stores do it by a conditional request
+            try:
+                os.link(beside, self._there(path))
+            finally:
+                self._local.rm_file(beside)
+        else:
+            self._local.mv(beside, self._there(path))
 
     def mv(self, path1: str, path2: str, recursive: bool = False, maxdepth: Any = None, **kwargs: Any) -> None:
         self._local.mv(self._there(path1), self._there(path2))

@@ -10,6 +10,7 @@ from typing import Any
 from dagster import ConfigurableResource
 from pydantic import Field
 
+from geomagic_dagster.releases.routing import RoutingStore
 from geomagic_dagster.resources.store import ArtefactStore
 
 
@@ -24,6 +25,7 @@ class Places(ConfigurableResource):
     failed: str = Field(description="Uploads that the platform failed on, for a person to look at.")
     packages: str = Field(description="What people receive.")
     corpus: str = Field(description="Room scans that researchers measure their steps on.")
+    routing_url: str = Field("", description="The routing table's revisions; beside the artefacts where not said.")
     rooms_url: str = Field("http://127.0.0.1:3001", description="Where `geomagic room serve` answers browsers.")
     device: str | None = Field(
         None, description='Where tensors live: "cpu", "cuda:0"; CUDA where there is one if unset.'
@@ -42,3 +44,8 @@ class Places(ConfigurableResource):
     def store(self) -> ArtefactStore:
         """The artefact store; cheap to make."""
         return ArtefactStore(self.store_url, Path(self.cache), tuple(self.code_from))
+
+    def routing(self) -> RoutingStore:
+        """The routing table; cheap to make."""
+        url = self.routing_url or f"{self.store_url.rstrip('/')}/routing"
+        return RoutingStore(url, Path(self.cache) / "routing" / "last_good.json")
