@@ -15,6 +15,7 @@ from geomagic_dagster.cli.corpus import corpus_app
 from geomagic_dagster.cli.dark_check import app as dark_checking
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
+from geomagic_dagster.cli.release import release_app
 from geomagic_dagster.cli.rooms import room_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
@@ -29,6 +30,13 @@ app.add_typer(processing)
 app.add_typer(serving)
 app.add_typer(compiling)
 app.add_typer(dark_checking)
-app.add_typer(console_app, name="console")
-for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
+families = {
+    "scan": scan_app,
+    "inbox": inbox_app,
+    "room": room_app,
+    "corpus": corpus_app,
+    "release": release_app,
+    "console": console_app,
+}
+for name, family in families.items():
     app.add_typer(family, name=name)

@@ -143,6 +143,10 @@ class RoutingStore:
         self._say(reading.problem)
         return reading
 
+    def on_this_machine(self) -> RoutingTable | None:
+        """The table that was in force when anybody on this machine read it last; asks nobody but the local disk."""
+        return self._read_last_good()
+
     def history(self, after: int = 0) -> Iterator[RoutingTable]:
         """Every valid revision behind `after`, the oldest first."""
         for number in self._numbers():

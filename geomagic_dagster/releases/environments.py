@@ -1,0 +1,366 @@
+"""Environments of releases: a release's own interpreter with its libraries and its code, made from its record.
+
+    <home>/releases/wheels/          downloaded files, for all releases; with them no network is needed
+    <home>/releases/1.0/env          a link to the environment in force; it is set last, and as one step
+    <home>/releases/1.0/env-<...>/   an environment; the one before stays until the next, for whoever still runs in it
+        geomagic-release/            copies of release.toml, manifest.json and the rest: how the code knows what it is
+
+Belongs here: making, finding, starting and removing them. Does not belong here: the record (record.py), pip
+(wheels.py), whether an environment is still what was installed (checking.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from geomagic_dagster.releases import checking, sharing, wheels
+from geomagic_dagster.releases.installed import FOLDER
+from geomagic_dagster.releases.record import LOCK, MANIFEST, RELEASE, Release, ReleaseError, sha256_of, verify_record
+
+RELEASES, WHEELS, ENV = "releases", "wheels", "env"
+SCHEMA = 1
+OWN = "geomagic-dagster"
+DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
+LOADED = "from geomagic_dagster.launching.preload import preload; preload('geomagic_dagster.definitions')"
+PLATFORM = (
+    "import sys, sysconfig; v = sys.version_info; "
+    "print(f'cp{v[0]}{v[1]}-{sysconfig.get_platform()}', sys.version.split()[0])"
+)
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment that is there, whole."""
+
+    folder: Path
+    """Where it really lies: who is started from here keeps to these files, also when a hotfix takes the link."""
+    release: Release
+    platform: str
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+
+def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What processes of a release's interpreter may see: nothing that would put other code on their path."""
+    kept = {name: value for name, value in environ.items() if name not in DROPPED}
+    return kept | {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
+
+
+def line_folder(home: Path, line: str) -> Path:
+    return home / RELEASES / line
+
+
+def installed(home: Path, line: str) -> Environment | None:
+    """The environment of a release that is in force; None where there is none."""
+    link = line_folder(home, line) / ENV
+    return _environment(link.resolve()) if link.exists() else None
+
+
+def _environment(folder: Path) -> Environment:
+    from geomagic_dagster.releases.record import read_release
+
+    platform = next(iter(sorted((folder / FOLDER).glob("environment-*.json")))).stem.removeprefix("environment-")
+    return Environment(folder, read_release(folder / FOLDER), platform)
+
+
+def all_environments(home: Path) -> list[Path]:
+    """The folders of all environments in force, and those before: what there is to share with."""
+    return sorted(path for path in (home / RELEASES).glob("*/env-*") if (path / FOLDER).is_dir())
+
+
+# --- making one -----------------------------------------------------------------------------------
+
+
+def install(
+    record: Path,
+    home: Path,
+    *,
+    say: Say = lambda line: None,
+    python: Path | None = None,
+    wheelhouse: Path | None = None,
+    record_new: bool = False,
+    share_with: Sequence[Path] = (),
+    at: Say = lambda point: None,
+) -> Environment:
+    """Makes the environment of a recorded release and puts it in force.
+
+    Args:
+        python: the interpreter to make it with; this one's unless said.
+        wheelhouse: where wheels lie, and downloaded ones go to; the home's unless said.
+        record_new: record this platform anew although the record knows it (another build of a library).
+        share_with: environments of other homes on this disk.
+        at: hears how far it has come; tests end the process there.
+    Raises: ReleaseError.
+    """
+    release = verify_record(record)
+    with locked(home, release.line):
+        environment = build(
+            record, home, say=say, python=python, wheelhouse=wheelhouse, record_new=record_new,
+            share_with=share_with, at=at,
+        )  # fmt: skip
+        check_loads(environment)
+        at("checked")
+        activate(environment, home)
+    return environment
+
+
+def build(
+    record: Path,
+    home: Path,
+    *,
+    say: Say = lambda line: None,
+    python: Path | None = None,
+    wheelhouse: Path | None = None,
+    record_new: bool = False,
+    share_with: Sequence[Path] = (),
+    at: Say = lambda point: None,
+) -> Environment:
+    """Makes an environment that is not in force yet; `record` may still lack its manifest. Raises: ReleaseError."""
+    from geomagic_dagster.releases.record import read_release
+
+    release = read_release(record)
+    wheelhouse = wheelhouse or home / RELEASES / WHEELS
+    folder = line_folder(home, release.line) / f"{ENV}-{uuid.uuid4().hex[:8]}"
+    _sweep(folder.parent)
+    said = f"{python or sys.executable}"
+    tag, version = _interpreter(python or Path(sys.executable))
+    if version.split(".")[:2] != release.python.split(".")[:2]:
+        wanted = ".".join(release.python.split(".")[:2])
+        raise ReleaseError(
+            f"release {release.version}, interpreter {said}",
+            expected=f"Python {wanted}, as it was cut with",
+            received=f"Python {version}",
+            do=f"Say where there is one: geomagic release install {release.line} --python /usr/bin/python{wanted}",
+        )
+    try:
+        say(f"making an environment with Python {version} ...")
+        _run([python or Path(sys.executable), "-m", "venv", "--without-pip", folder], f"a new environment in {folder}")
+        at("made")
+        platform = _fill(folder, record, tag, version, wheelhouse, record_new, say)
+        at("filled")
+        wheels.install_own(record / release.wheel, folder / "bin" / "python")
+        freed = sharing.link_shared(folder, [*all_environments(home), *share_with])
+        say(f"{freed / 1e6:,.0f} MB of it are shared with other releases on this disk")
+        at("linked")
+        copy_record(record, folder)
+    except wheels.PipFailed as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise ReleaseError(
+            f"release {release.version}", expected="its libraries installed", received=str(error), do="See above."
+        ) from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return Environment(folder, release, platform)
+
+
+def _fill(folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: Say) -> str:
+    """Installs the libraries and writes environment-<platform>.json; returns the platform.
+
+    Where the record knows this platform, exactly the recorded files are taken. Else those that the lock gives here
+    are, and recorded.
+    """
+    python = folder / "bin" / "python"
+    known = [] if record_new else sorted(record.glob(f"environment-{tag}*.json"))
+    failures = []
+    for path in known:
+        there = read_environment(path)
+        requirements = wheels.requirements_of({name: each.wheel for name, each in there.items()})
+        try:
+            _install(requirements, wheelhouse, python, say)
+        except wheels.PipFailed as error:
+            failures.append(f"{path.name}: {error}")
+            continue
+        target = folder / FOLDER / path.name
+        target.parent.mkdir()
+        shutil.copyfile(path, target)
+        if wrong := checking.differences(folder, {name: each.files_sha256 for name, each in there.items()}):
+            raise ReleaseError(
+                path, expected="the files that it records", received="; ".join(wrong), do="Another installer? Tell us."
+            )
+        return path.stem.removeprefix("environment-")
+    if failures:
+        raise ReleaseError(
+            f"{record}, platform {tag}",
+            expected="the very files that the record names, by their sha256",
+            received="\n".join(failures),
+            do="Get these wheels (--wheels FOLDER), or say --record-new to record this machine's builds beside them.",
+        )
+    installed_ = _install((record / LOCK).read_text(), wheelhouse, python, say)
+    variant = "-".join(sorted({each.version.partition("+")[2] for each in installed_.values()} - {""}))
+    platform = f"{tag}-{variant}" if variant else tag
+    content = {
+        "schema": SCHEMA,
+        "platform": platform,
+        "python": version,
+        "lock_sha256": sha256_of(record / LOCK),
+        "distributions": {
+            name: asdict(wheel) | {"files_sha256": checking.files_sha256(folder, name)}
+            for name, wheel in installed_.items()
+        },
+    }
+    target = folder / FOLDER / f"environment-{platform}.json"
+    target.parent.mkdir()
+    target.write_text(json.dumps(content, indent=1) + "\n")
+    return platform
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What an environment's record says of one library."""
+
+    wheel: wheels.Wheel
+    files_sha256: str
+    """Of the list of its files with their hashes, as they lie in an environment."""
+
+
+def read_environment(path: Path) -> dict[str, Distribution]:
+    """Raises: ReleaseError."""
+    try:
+        content = json.loads(path.read_bytes())
+        return {
+            name: Distribution(wheels.Wheel(each["version"], each["file"], each["sha256"]), each["files_sha256"])
+            for name, each in content["distributions"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(
+            path, expected="the record of an environment", received=repr(error), do="Restore it from git."
+        ) from error
+
+
+def _install(requirements: str, wheelhouse: Path, python: Path, say: Say) -> dict[str, wheels.Wheel]:
+    """From the wheelhouse alone where everything is there; else what is missing is downloaded first."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.txt"
+        file.write_text(requirements)
+        try:
+            return wheels.install(file, wheelhouse, python)
+        except wheels.PipFailed:
+            say(f"downloading what is missing in {wheelhouse} ...")
+            wheels.fetch(file, wheelhouse)
+        return wheels.install(file, wheelhouse, python)
+
+
+def record_platform(environment: Environment, record: Path) -> Path | None:
+    """Adds the environment's platform to the record, where that does not know it; returns the new file."""
+    name = f"environment-{environment.platform}.json"
+    made, there = environment.folder / FOLDER / name, record / name
+    if there.is_file() and there.read_bytes() == made.read_bytes():
+        return None
+    shutil.copyfile(made, there)
+    return there
+
+
+def differences(environment: Environment, record: Path) -> list[str]:
+    """What in an environment is not as its record says, in words; looks at every byte. Raises: ReleaseError."""
+    folder, name = environment.folder / FOLDER, f"environment-{environment.platform}.json"
+    expected = read_environment(record / name if (record / name).is_file() else folder / name)
+    found = checking.differences(environment.folder, {key: each.files_sha256 for key, each in expected.items()}, OWN)
+    for each in (RELEASE, MANIFEST, LOCK):
+        if not (folder / each).is_file() or sha256_of(folder / each) != sha256_of(record / each):
+            found.append(f"{FOLDER}/{each} is not that of the record")
+    if checking.wheel_differs(environment.folder, OWN, record / environment.release.wheel):
+        found.append(f"{OWN} is not that of {environment.release.wheel}")
+    return found
+
+
+def copy_record(record: Path, folder: Path) -> None:
+    """Puts what the code of a release asks for about itself into its environment."""
+    (folder / FOLDER).mkdir(exist_ok=True)
+    for name in (RELEASE, MANIFEST, LOCK):
+        if (record / name).is_file():
+            shutil.copyfile(record / name, folder / FOLDER / name)
+
+
+def check_loads(environment: Environment) -> None:
+    """Imports in the environment all that a run will. Raises: ReleaseError with what the code says."""
+    with tempfile.TemporaryDirectory() as home:
+        env = own_environment(os.environ) | {"GEOMAGIC_HOME": home}
+        _run([environment.python, "-c", LOADED], f"release {environment.release.version} to load", env)
+
+
+def activate(environment: Environment, home: Path) -> None:
+    """Puts an environment in force, as one step; the one before stays beside it, older ones go."""
+    line = line_folder(home, environment.release.line)
+    link, beside = line / ENV, line / f".{uuid.uuid4().hex}.link"
+    before = link.resolve() if link.exists() else None
+    beside.symlink_to(environment.folder.name)
+    beside.replace(link)
+    _sweep(line, but=before)
+
+
+def remove(home: Path, line: str) -> int:
+    """Removes all environments of a release; returns the bytes that this freed."""
+    with locked(home, line):
+        folder = line_folder(home, line)
+        freed = sum(sharing.usage(each).own for each in folder.glob(f"{ENV}-*"))
+        (folder / ENV).unlink(missing_ok=True)
+        _sweep(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return freed
+
+
+@contextmanager
+def locked(home: Path, line: str) -> Iterator[None]:
+    """One at a time changes the environments of a release. Raises: ReleaseError where another process does."""
+    folder = line_folder(home, line)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ReleaseError(
+            folder, expected="to be the only one", received="another that installs it right now", do="Wait for it."
+        ) from None
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(line: Path, but: Path | None = None) -> None:
+    """Removes the environments of a release that are neither in force nor `but`: killed installs, old hotfixes."""
+    link = line / ENV
+    kept = {link.resolve() if link.exists() else None, but}
+    for each in line.glob(f"{ENV}-*"):
+        if each.resolve() not in kept:
+            shutil.rmtree(each)
+
+
+def python_version() -> tuple[int, int, int]:
+    """Of this process."""
+    return sys.version_info[0], sys.version_info[1], sys.version_info[2]
+
+
+def _interpreter(python: Path) -> tuple[str, str]:
+    """(platform tag, version) of an interpreter."""
+    tag, version = _run([python, "-c", PLATFORM], f"{python} to be a Python").split()
+    return tag, version
+
+
+def _run(command: Sequence[str | Path], expected: str, env: Mapping[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, errors="replace", check=False,
+            env=dict(env if env is not None else own_environment(os.environ)),
+        )  # fmt: skip
+        received = "" if done.returncode == 0 else done.stderr.strip()[-3000:] or f"exit code {done.returncode}"
+    except OSError as error:
+        received = str(error)
+        done = None
+    if done is None or received:
+        raise ReleaseError(command[0], expected=expected, received=received, do="Nothing was installed.")
+    return done.stdout
