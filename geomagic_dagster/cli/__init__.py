@@ -19,6 +19,7 @@ from geomagic_dagster.cli.release import release_app
 from geomagic_dagster.cli.rooms import room_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
+from geomagic_dagster.cli.watch import app as watching
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(processing)
 app.add_typer(serving)
+app.add_typer(watching)
 app.add_typer(compiling)
 app.add_typer(dark_checking)
 families = {

@@ -73,6 +73,7 @@ def members(
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
+        Member("watcher", (*geomagic, "watch")),
     ]
     return tuple(table)
 
