@@ -26,7 +26,7 @@ CONSOLE_TAG = "geomagic/console_scan"
 """Of a run that was started here: the id of the scan."""
 VERSION_TAG, FLIGHT_TAG, SHADOW_TAG = "geomagic/version", "geomagic/flight", "geomagic/shadow"
 LIMIT, OVERLAP_S = 200, 60.0
-"""Runs for a look, and how far before the last look it begins."""
+"""Runs for a look; and how long a run may take to appear to us with the time of its change."""
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED)
 WORKING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
@@ -35,7 +35,7 @@ def follow(instance: DagsterInstance) -> int:
     """Looks at the runs that changed since the last look; returns how many there were."""
     followed, _ = Followed.objects.get_or_create(pk=1)
     now_s = time.time()
-    since_s = max(min(followed.until_s, now_s) - OVERLAP_S, 0.0)  # also where the clock was set back
+    since_s = followed.until_s if followed.until_s < now_s else now_s - OVERLAP_S  # also where the clock was set back
     records = instance.get_run_records(
         RunsFilter(job_name=JOB, updated_after=datetime.fromtimestamp(since_s, UTC)),
         limit=LIMIT,
@@ -45,7 +45,7 @@ def follow(instance: DagsterInstance) -> int:
     for record in records:
         look_at(record, instance)
     is_all = len(records) < LIMIT
-    followed.until_s = now_s if is_all else records[-1].update_timestamp.timestamp() + OVERLAP_S
+    followed.until_s = max(now_s - OVERLAP_S, 0.0) if is_all else records[-1].update_timestamp.timestamp()
     followed.save()
     _look_again_at_failed(instance)
     return len(records)
