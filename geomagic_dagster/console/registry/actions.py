@@ -48,7 +48,12 @@ class FlightForm(ReasonForm):
         help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way.",
     )
     shadow = forms.BooleanField(required=False, help_text="It sees copies of them; customers get the default's result.")
-    field_order = ["per_cent", "shadow", "reason"]
+    may_change = forms.CharField(
+        required=False,
+        label="Numbers that it is meant to change",
+        help_text="Like layout.area_m2 or layout.*, with spaces between: they end no flight.",
+    )
+    field_order = ["per_cent", "shadow", "may_change", "reason"]
 
 
 class PinForm(ReasonForm):
@@ -118,7 +123,9 @@ ACTIONS: dict[str, Action] = {
     "reject": _of_a_release("reject", lambda who, version, said: service.reject(who, version, said["reason"])),
     "start_flight": _of_a_release(
         "start_flight",
-        lambda who, version, said: service.start_flight(who, version, said["reason"], said["per_cent"], said["shadow"]),
+        lambda who, version, said: service.start_flight(
+            who, version, said["reason"], said["per_cent"], said["shadow"], tuple(said.get("may_change", "").split())
+        ),
         FlightForm,
     ),
     "end_flight": Action(
