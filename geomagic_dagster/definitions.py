@@ -35,7 +35,7 @@ from geomagic_dagster.guardrails.logs import make_logfmt_the_default
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
-from geomagic_dagster.releases.installed import check_installed, release_here
+from geomagic_dagster.releases.installed import LATEST, check_installed, release_here
 from geomagic_dagster.resources.io_manager import ArtefactIOManager
 from geomagic_dagster.resources.places import Places
 
@@ -80,7 +80,8 @@ def build_definitions(
     return Definitions(
         assets=[corpus_scan_asset(release), *stage_assets(stages, release)],
         jobs=[job],
-        sensors=[upload_sensor(job, release), corpus_sensor()],
+        # the corpus is one for all releases: were each to add its partitions, two could add the same at once
+        sensors=[upload_sensor(job, release), *([corpus_sensor()] if release == LATEST else [])],
         resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
         executor=executor,
     )

@@ -10,13 +10,16 @@ from __future__ import annotations
 import typer
 
 from geomagic_dagster.cli.compile import app as compiling
+from geomagic_dagster.cli.console import console_app
 from geomagic_dagster.cli.corpus import corpus_app
+from geomagic_dagster.cli.dark_check import app as dark_checking
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.release import release_app
 from geomagic_dagster.cli.rooms import room_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
+from geomagic_dagster.cli.watch import app as watching
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,13 +29,16 @@ app = typer.Typer(
 )
 app.add_typer(processing)
 app.add_typer(serving)
+app.add_typer(watching)
 app.add_typer(compiling)
+app.add_typer(dark_checking)
 families = {
     "scan": scan_app,
     "inbox": inbox_app,
     "room": room_app,
     "corpus": corpus_app,
     "release": release_app,
+    "console": console_app,
 }
 for name, family in families.items():
     app.add_typer(family, name=name)

@@ -25,9 +25,7 @@ def run(
         Path | None, typer.Argument(help="A scan: folder, zip or tar. Without one: a made-up room.")
     ] = None,
     seed: Seed = 1,
-    flag: Annotated[
-        list[str] | None, typer.Option(help="A feature flag to turn on; may be said several times.")
-    ] = None,
+    flag: Annotated[list[str] | None, typer.Option(help="A feature flag to turn on; say it again for another.")] = None,
 ) -> None:
     """Turn a room scan into an AR package, through the Dagster job `process_scan`, in this process."""
     with plain_errors():

@@ -21,10 +21,14 @@ def ui(
     rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
     intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
     metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
+    workspace: Annotated[
+        Path | None, typer.Option(help="The list of code locations; default: workspace.yaml of the checkout.")
+    ] = None,
 ) -> None:
     """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics."""
     from dagster import DagsterInstance
 
+    from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.jobs.local_run import REPOSITORY
     from geomagic_dagster.launching.serve import Ports, serve
 
@@ -37,7 +41,14 @@ def ui(
             f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
             file=sys.stderr,
         )
-    serve(REPOSITORY / "workspace.yaml", dagster_home, host, Ports(port, rooms_port, intake_port, metrics_port))
+    serve(
+        workspace or REPOSITORY / "workspace.yaml",
+        dagster_home,
+        host,
+        Ports(port, rooms_port, intake_port, metrics_port),
+        home=home_from(os.environ),
+        routing=places_from(os.environ).routing(),
+    )
 
 
 @app.command()
@@ -54,10 +65,10 @@ def intake(
 
     dagster_home, inbox = homes()
     if listen:
-        from geomagic_dagster.definitions import release_from
+        from geomagic_dagster.definitions import places_from
 
         token = os.environ.get("GEOMAGIC_INTAKE_TOKEN")
-        serve(inbox, release_from(os.environ), dagster_home / "workspace.yaml", host, port, token)
+        serve(inbox, places_from(os.environ).routing(), dagster_home / "workspace.yaml", host, port, token)
         return
     worst = 0
     for path in paths or ():

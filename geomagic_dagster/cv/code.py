@@ -33,6 +33,8 @@ class Code:
     """Of all sources, by name."""
     libraries: dict[str, str]
     """Distribution and version of every installed library that it imports, sorted. Not those that libraries import."""
+    unknown: tuple[str, ...]
+    """Modules that it imports and that no installed distribution gives."""
 
 
 def code_behind(module_name: str) -> Code:
@@ -53,7 +55,8 @@ def code_behind(module_name: str) -> Code:
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")
-    return Code(digest.hexdigest(), versions_of(libraries))
+    unknown = tuple(sorted(module for module in libraries if not versions_of([module])))
+    return Code(digest.hexdigest(), versions_of(libraries), unknown)
 
 
 def versions_of(modules: Iterable[str]) -> dict[str, str]:

@@ -28,6 +28,7 @@ from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.processes import Process
 from geomagic_dagster.launching.coordinator import back_to_the_queue_if_full
 from geomagic_dagster.launching.starter import Forked, StarterUnavailable, ask, socket_of
+from geomagic_dagster.releases.environments import own_environment
 
 log = logging.getLogger("dagster.geomagic.launcher")
 
@@ -169,12 +170,14 @@ def _start(path: Path, location: str, origin: JobPythonOrigin) -> subprocess.Pop
         raise StarterUnavailable(f"expected code location {location} to be a module; got {repository.code_pointer}")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [repository.executable_path, "-m", "geomagic_dagster.launching.starter", location, module_name, "--alone"]
+    is_ours = repository.executable_path == sys.executable
+    env = dict(os.environ) if is_ours else own_environment(os.environ)  # a release sees its own code alone
     log.info("starting a warm process for %s", location)
     with open(path.with_suffix(".log"), "ab") as output:
         return subprocess.Popen(
             command,
-            cwd=getattr(repository.code_pointer, "working_directory", None),
-            env=os.environ | {"DAGSTER_HOME": str(path.parent.parent)},
+            cwd=getattr(repository.code_pointer, "working_directory", None) or None,
+            env=env | {"DAGSTER_HOME": str(path.parent.parent)},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,6 +1,7 @@
 """All processes of an installation on one machine, under one supervisor.
 
-Belongs here: which processes there are (`members`), and keeping them alive. Does not belong here: what they do.
+Belongs here: which processes there are (`members`), and keeping them alive. Does not belong here: what they do, and the
+processes of a code location (locations.py).
 
 One code server for each code location, which webserver, daemon and intake share: Dagster would start one for each
 of them. What dies is started again, at first at once, then ever later. When the supervisor ends, however
@@ -13,7 +14,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,22 +25,18 @@ from typing import Any
 
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
+from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
+from geomagic_dagster.releases.record import ReleaseError
+from geomagic_dagster.releases.routing import RoutingStore
+from geomagic_dagster.releases.workspace import locations as installed_locations
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 WELL_AFTER_S = 60.0
 """What lived for so long is started again at once."""
 STOP_S = 10.0
 READY_S = 120.0
-
-
-@dataclass(frozen=True)
-class Member:
-    """One process of the installation."""
-
-    name: str
-    command: tuple[str, ...]
-    is_ready: Callable[[], bool] | None = None
-    """Those below it in the table start only then."""
+LOOK_S = 2.0
+"""How often it looks which releases there are, and which of them get uploads."""
 
 
 @dataclass(frozen=True)
@@ -54,67 +50,32 @@ class Ports:
 
 
 def members(
-    locations: Sequence[dict[str, Any]], dagster_home: Path, sockets: Path, host: str, ports: Ports
+    locations: Sequence[dict[str, Any]],
+    dagster_home: Path,
+    sockets: Path,
+    host: str,
+    ports: Ports,
+    wanted: Callable[[str], bool] = lambda release: True,
 ) -> tuple[Member, ...]:
-    """The table. A new process of the installation is one more entry."""
+    """The table. A new process of the installation is one more entry.
+
+    Args:
+        wanted: whether a release gets uploads, so that it is kept warm.
+    """
     workspace = str(dagster_home / "workspace.yaml")
-    table = []
-    for each in locations:
-        if target := each.get("python_module"):
-            name, module = target["location_name"], target["module_name"]
-            python = target.get("executable_path", sys.executable)
-            address = sockets / f"{name}.sock"
-            server = (
-                "-m",
-                "dagster",
-                "code-server",
-                "start",
-                "-m",
-                module,
-                "-s",
-                str(address),
-                "--location-name",
-                name,
-            )
-            table.append(Member(f"code {name}", (python, *server), lambda address=address: _accepts(address)))
-            if processes.is_supported:
-                table.append(
-                    Member(f"starter {name}", (python, "-m", "geomagic_dagster.launching.starter", name, module))
-                )
+    table = location_members(locations, sockets, wanted)
     python = sys.executable
     geomagic = (python, "-m", "geomagic_dagster.cli")
     web = (python, "-m", "dagster_webserver", "-w", workspace, "-h", host, "-p", str(ports.web))
     table += [
-        Member("webserver", web),
+        Member("webserver", web, knows=workspace_of(locations, sockets)),  # the daemon looks every minute by itself
         Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
+        Member("watcher", (*geomagic, "watch")),
     ]
     return tuple(table)
-
-
-def write_workspace(locations: Sequence[dict[str, Any]], dagster_home: Path, sockets: Path) -> None:
-    """The workspace as the other processes see it: code servers that are there already."""
-    import yaml
-
-    def entry(each: dict[str, Any]) -> dict[str, Any]:
-        if (target := each.get("python_module")) is None:
-            return each
-        name = target["location_name"]
-        return {"grpc_server": {"location_name": name, "host": "localhost", "socket": str(sockets / f"{name}.sock")}}
-
-    content = yaml.safe_dump({"load_from": [entry(each) for each in locations]})
-    (dagster_home / "workspace.yaml").write_text("# Written by `geomagic ui`.\n" + content)
-
-
-def _accepts(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True
 
 
 # --- the supervisor -------------------------------------------------------------------------------
@@ -128,29 +89,88 @@ class _Child:
     start_at_s: float = 0.0
     delay_s: float = 0.0
     rest: bytes = field(default=b"", repr=False)
+    next: Member | None = None
+    """What takes its place when it has ended."""
+    is_leaving: bool = False
+    told_s: float | None = None
+    """When it was told to end."""
+
+    def should_run(self) -> bool:
+        wanted = self.member.is_wanted
+        return self.next is None and not self.is_leaving and (wanted is None or wanted())
+
+    def is_busy(self) -> bool:
+        """A starter's children are runs: it may go when they are done."""
+        return self.member.name.startswith("starter ") and bool(self.process and any(descendants(self.process.pid)))
 
 
-def serve(workspace: Path, dagster_home: Path, host: str, ports: Ports) -> None:
-    """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP)."""
-    import yaml
+def serve(
+    workspace: Path,
+    dagster_home: Path,
+    host: str,
+    ports: Ports,
+    home: Path | None = None,
+    routing: RoutingStore | None = None,
+) -> None:
+    """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP).
 
-    locations = yaml.safe_load(workspace.read_text())["load_from"]
+    It follows the workspace: a release that is installed, mended, archived while it runs comes, is replaced, goes.
+
+    Args:
+        home: where releases are installed; default: beside Dagster's folder.
+        routing: says which releases are to be kept warm; without it, none is before its first run.
+    """
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:  # short: sockets have short names
         sockets = Path(folder)
-        write_workspace(locations, dagster_home, sockets)
         if not processes.is_supported:
             print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly", file=sys.stderr)
-        Supervisor(members(locations, dagster_home, sockets, host, ports)).run()
+        wanted = _Wanted(routing)
+        said: list[Any] = []
+
+        def look() -> tuple[Member, ...] | None:
+            """The table, where it is another one than the last time."""
+            try:
+                found = installed_locations(workspace, home or dagster_home.parent)
+            except ReleaseError as error:
+                if not said:
+                    raise
+                print(error, file=sys.stderr, flush=True)
+                return None
+            if said == [found]:
+                return None
+            said[:] = [found]
+            for line in found[1]:
+                print(line, file=sys.stderr, flush=True)
+            write_workspace(found[0], dagster_home, sockets)
+            return members(found[0], dagster_home, sockets, host, ports, wanted)
+
+        Supervisor(look() or (), look).run()
+
+
+class _Wanted:
+    """Whether a release gets uploads by the table that this machine read last; asks the disk every few seconds."""
+
+    def __init__(self, routing: RoutingStore | None) -> None:
+        self._routing, self._read_s, self._releases = routing, float("-inf"), frozenset[str]()
+
+    def __call__(self, release: str) -> bool:
+        if self._routing is not None and time.monotonic() - self._read_s > LOOK_S:
+            self._read_s = time.monotonic()
+            if table := self._routing.on_this_machine():
+                self._releases = frozenset({table.default, *(flight.release for flight in table.flights)})
+        return release in self._releases
 
 
 class Supervisor:
     """Single-threaded, so that what is done between fork and exec is safe."""
 
-    def __init__(self, table: Iterable[Member]) -> None:
+    def __init__(self, table: Iterable[Member], look: Callable[[], Iterable[Member] | None] = lambda: None) -> None:
+        """`look` is asked every few seconds for a table that is another one by now."""
         self.children = [_Child(member) for member in table]
         self.width = max(len(child.member.name) for child in self.children)
         self.selector = selectors.DefaultSelector()
         self.is_stopping = False
+        self._look, self._looked_s = look, time.monotonic()
 
     def run(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP."""
@@ -160,9 +180,11 @@ class Supervisor:
             adopt_orphans()
         try:
             while not self.is_stopping:
+                self._follow()
                 self._start_what_is_due()
                 self._pass_on(0.1)
                 self._look_after()
+                self._end_what_is_not_wanted()
         finally:
             self._end()
 
@@ -176,7 +198,7 @@ class Supervisor:
     def _start_what_is_due(self) -> None:
         now_s = time.monotonic()
         for child in self.children:
-            if child.process is None and now_s >= child.start_at_s:
+            if child.process is None and now_s >= child.start_at_s and child.should_run():
                 self._start(child)
             is_ready = child.member.is_ready
             if is_ready and child.process and now_s - child.started_s < READY_S and not is_ready():
@@ -190,8 +212,9 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then ends them in order
             preexec_fn=die_with_parent if processes.is_supported else None,
+            env=None if child.member.env is None else dict(child.member.env),
         )
-        child.started_s, child.rest = time.monotonic(), b""
+        child.told_s, child.started_s, child.rest = None, time.monotonic(), b""
         assert child.process.stdout
         os.set_blocking(child.process.stdout.fileno(), False)
         self.selector.register(child.process.stdout, selectors.EVENT_READ, child)
@@ -209,15 +232,56 @@ class Supervisor:
 
     def _look_after(self) -> None:
         now_s = time.monotonic()
-        for child in self.children:
+        for child in list(self.children):
             if child.process is not None and (code := child.process.poll()) is not None:
                 lived_s = now_s - child.started_s
                 child.delay_s = (
                     0.0 if lived_s > WELL_AFTER_S else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
                 )
                 child.process, child.start_at_s = None, now_s + child.delay_s
+                if child.told_s is not None:
+                    self._ended_as_told(child)
+                    continue
                 self.say(child.member.name, f"ended with {code} after {lived_s:.0f} s; again in {child.delay_s:g} s")
         self._reap_orphans()
+
+    def _ended_as_told(self, child: _Child) -> None:
+        self.say(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
+        child.start_at_s, child.delay_s, child.told_s = 0.0, 0.0, None
+        if child.is_leaving:
+            self.children.remove(child)
+
+    def _follow(self) -> None:
+        """Takes up a table that changed: what is new comes, what is another one is replaced, what is gone goes."""
+        if time.monotonic() - self._looked_s < LOOK_S:
+            return
+        self._looked_s = time.monotonic()
+        if (table := self._look()) is None:
+            return
+        known = {child.member.name: child for child in self.children if not child.is_leaving}
+        children = []
+        for member in table:
+            child = known.pop(member.name, None) or _Child(member)
+            child.next = None if child.member.is_same(member) else member
+            children.append(child)
+        for child in known.values():
+            child.is_leaving = True
+        leaving = [child for child in self.children if child.is_leaving and child.process]
+        self.children = children + leaving
+        self.width = max(len(child.member.name) for child in self.children)
+
+    def _end_what_is_not_wanted(self) -> None:
+        now_s = time.monotonic()
+        for child in self.children:
+            if child.process is None:
+                if child.next is not None:
+                    child.member, child.next = child.next, None
+            elif child.told_s is not None:
+                if now_s - child.told_s > STOP_S:
+                    child.process.kill()
+            elif not child.should_run() and not child.is_busy():
+                child.told_s = now_s
+                child.process.terminate()
 
     def _reap_orphans(self) -> None:
         """Those that were adopted; our own are left to Popen."""

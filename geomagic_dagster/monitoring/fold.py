@@ -135,7 +135,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
         yield from _attempt(run, event, (*step, "success"))
         yield Change("geomagic_steps_total", (*step, "success", "", ""))
     elif event.kind in FAILURES:
-        why = _why(event.data, run.why.pop(event.step, None))
+        why = why_of(event.data, run.why.pop(event.step, None))
         if event.kind == "STEP_FAILURE":
             run.failure = list(why)
             yield from _attempt(run, event, (*step, "failure"))
@@ -221,7 +221,7 @@ def _release_and_stage(run: LiveRun, step: str) -> tuple[str, str]:
     return run.release, stage
 
 
-def _why(data: Mapping[str, Any], noted: list[str] | None) -> tuple[str, str]:
+def why_of(data: Mapping[str, Any], noted: list[str] | None) -> tuple[str, str]:
     """Kind and failure as the event says them, or a note before it; else by the class of an exception in it."""
     said = data.get("metadata", {})
     if "failure_kind" in said or "failure" in said:

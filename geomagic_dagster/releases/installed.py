@@ -10,6 +10,7 @@ Everything imports this module, so it imports nothing heavy at its top.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tomllib
@@ -39,14 +40,19 @@ class InstalledRelease:
     """1.0.1"""
     commit: str
     folder: Path
+    manifest_sha256: str | None
+    """Of the file, as release.toml has it."""
 
     def manifest(self) -> dict[str, Any]:
         """What its stages compiled to when it was cut. Raises: ReleaseBroken where it cannot be read."""
         path = self.folder / "manifest.json"
         try:
-            manifest = json.loads(path.read_bytes())
+            content = path.read_bytes()
+            manifest = json.loads(content)
             if not isinstance(manifest, dict):
                 raise ValueError(f"a {type(manifest).__name__}")
+            if self.manifest_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+                raise ValueError("another one than its release.toml names")
         except (OSError, ValueError) as error:
             raise ReleaseBroken(
                 f"{path}: expected the manifest of release {self.version}; got {error}. {_again(self.line)}"
@@ -69,7 +75,8 @@ def _read(folder: Path) -> InstalledRelease | None:
     path = folder / "release.toml"
     try:
         said = tomllib.loads(path.read_text())
-        return InstalledRelease(str(said["line"]), str(said["version"]), str(said["commit"]), folder)
+        manifest_sha256 = said.get("files", {}).get("manifest.json")
+        return InstalledRelease(str(said["line"]), str(said["version"]), str(said["commit"]), folder, manifest_sha256)
     except (OSError, ValueError, KeyError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ReleaseBroken(

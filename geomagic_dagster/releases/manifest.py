@@ -15,13 +15,13 @@ import math
 import re
 import tomllib
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import geomagic_dagster
-from geomagic_dagster.cv.code import normal_name
+from geomagic_dagster.cv.code import code_behind, normal_name
 from geomagic_dagster.cv.stage import Stage, StageError, in_order
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.releases.installed import LATEST, ReleaseBroken
@@ -59,9 +59,16 @@ def compile_manifest(
     """
     stages = in_order({each.name: each for each in stages})
     deadlines.check_nesting(stages, deadlines.SCAN)
+    manifest = _describe(stages, lock, required_python() if python is None else python)
+    if newest is not None:
+        _check_versions(manifest, newest)
+    return manifest | {"sha256": manifest_sha256(manifest)}
+
+
+def _describe(stages: Sequence[Stage], lock: Path | None, python: str) -> Manifest:
     packages = read_lock(lock) if lock is not None else {}
     described = [_stage(each, packages, lock) for each in stages]
-    manifest: Manifest = {
+    return {
         "schema": SCHEMA,
         "stages": described,
         "flags": sorted({flag for each in stages for flag in each.flags}),
@@ -72,15 +79,11 @@ def compile_manifest(
         },
         "reading_sha256": _sources(PACKAGE / "scans", but=("made_up",)),
         "platform_sha256": _sources(PACKAGE, but=("cv", "scans")),
-        "python": python if python is not None else required_python(),
+        "python": python,
         "lock": None
         if lock is None
         else {"sha256": hashlib.sha256(lock.read_bytes()).hexdigest(), "packages": packages},
     }
-    if newest is not None:
-        _check_versions(manifest, newest)
-    manifest["sha256"] = manifest_sha256(manifest)
-    return manifest
 
 
 def manifest_sha256(manifest: Mapping[str, Any]) -> str:
@@ -124,7 +127,7 @@ def check_against(
             f"manifest of {release}: expected content with sha256 {str(recorded.get('sha256'))[:12]}..., as it says; "
             f"got {manifest_sha256(recorded)[:12]}.... It was edited. {do}"
         )
-    found = compile_manifest(stages, None, python=str(recorded.get("python")))
+    found = _describe(list(stages), None, str(recorded.get("python")))
     places = list(_disagreements(_comparable(recorded), _comparable(found), ""))
     if places:
         more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
@@ -246,6 +249,11 @@ def _locked(stage: Stage, packages: Mapping[str, str], lock: Path | None) -> dic
     """Versions of a stage's libraries, those of the lock where there is one."""
     if lock is None:
         return {name: _public(version) for name, version in sorted(stage.libraries.items())}
+    if unknown := code_behind(stage.function.__module__).unknown:  # somewhere else they would be in the manifest
+        raise ManifestError(
+            f"stage {stage.name}: expected every library that its code imports to be installed here; got "
+            f"{', '.join(unknown)}, of no installed distribution. `make setup` installs what {lock.name} names."
+        )
     for name, version in sorted(stage.libraries.items()):
         if name not in packages:
             raise ManifestError(
@@ -311,7 +319,7 @@ def _comparable(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {"order of stages": [each["name"] for each in manifest["stages"]], **stages, **rest}
 
 
-def _disagreements(recorded: Any, found: Any, place: str) -> Iterable[str]:
+def _disagreements(recorded: Any, found: Any, place: str) -> Iterator[str]:
     if isinstance(recorded, dict) and isinstance(found, dict):
         for name in [*recorded, *(name for name in found if name not in recorded)]:
             yield from _disagreements(

@@ -143,6 +143,10 @@ class RoutingStore:
         self._say(reading.problem)
         return reading
 
+    def on_this_machine(self) -> RoutingTable | None:
+        """The table that was in force when anybody on this machine read it last; asks nobody but the local disk."""
+        return self._read_last_good()
+
     def history(self, after: int = 0) -> Iterator[RoutingTable]:
         """Every valid revision behind `after`, the oldest first."""
         for number in self._numbers():
@@ -369,8 +373,7 @@ def _write_beside(path: Path, content: bytes) -> Path:
 
 def _edited(base: RoutingTable, edit: Callable[[dict[str, Any]], None], number: int, by: str, why: str) -> RoutingTable:
     document: dict[str, Any] = copy.deepcopy(dict(base.document))
-    for name, empty in (("live", list(base.live)), ("flights", []), ("pins", {}), ("flags", {}), ("probation", None)):
-        document.setdefault(name, empty)
+    document = {"live": list(base.live), "flights": [], "pins": {}, "flags": {}, "probation": None} | document
     edit(document)
     document["schema"] = max(SCHEMA, base.schema)
     document |= {"revision": number, "written_at": now_text(), "written_by": by, "why": why}

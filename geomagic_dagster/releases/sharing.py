@@ -34,6 +34,7 @@ def link_shared(environment: Path, others: Sequence[Path]) -> int:
     With a module goes what the other has compiled of it. Returns the bytes that this freed.
     """
     freed = 0
+    others = [other for other in others if other != environment]
     for folder, names in _folders(environment):
         inside = folder.relative_to(environment)
         there = [other / inside for other in others if (other / inside).is_dir()]

@@ -174,6 +174,15 @@ class ArtefactStore:
             folder = self._verified(stage, identity, record)
         return FolderReader(folder, self._code_from).read(record["value"])
 
+    def digests(self, stage: str, identity: str) -> dict[str, str]:
+        """What an artefact holds, whoever made it: sha256 of each file, and of that part of it that its record holds.
+
+        Raises: ArtefactMissing, ArtefactCorrupt, Unavailable.
+        """
+        record = self._record(stage, identity)
+        value = {RECORD: _record_sha256({"value": record["value"]})}
+        return {name: each["sha256"] for name, each in record["files"].items()} | value
+
     def set_aside(self, stage: str, identity: str) -> str:
         """Moves a corrupt artefact out of the way, so that it can be made anew; returns where it lies now."""
         aside = ("corrupt", stage, f"{identity}-{uuid.uuid4().hex[:8]}")

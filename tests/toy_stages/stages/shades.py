@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geomagic_dagster.cv.stage import Field, Params, minutes, stage
+from geomagic_dagster.cv.stage import Field, Params, flag, minutes, stage
 from geomagic_dagster.cv.types import Scan
 from tests.toy_stages.stages.nouns import Shades
 
@@ -14,10 +14,11 @@ class ShadesParams(Params):
     keep: int = Field(3, ge=1, description="Frames to keep.")
 
 
-@stage(version="1", timeout=minutes(1), expects={"brightest": (0.0, 1.0)})
+@stage(version="1", timeout=minutes(1), expects={"brightest": (0.0, 1.0)}, flags=("dimmer",))
 def shades(scan: Scan, params: ShadesParams) -> Shades:
+    gain = params.gain * (0.5 if flag("dimmer") else 1.0)
     kept = range(min(params.keep, len(scan.recording)))
-    brightness_b = np.array([scan.recording.rgb_hw3(i).mean() / 255 * params.gain for i in kept])
+    brightness_b = np.array([scan.recording.rgb_hw3(i).mean() / 255 * gain for i in kept])
     return Shades(
         brightness_b=brightness_b,
         depth_m_bhw=np.stack([scan.recording.depth_m_hw(i) for i in kept]),

@@ -1,0 +1,61 @@
+"""`geomagic watch`: ends flights of worse releases, tries out a new default, rolls it back."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from geomagic_dagster.cli.common import homes
+
+app = typer.Typer()
+
+
+@app.command()
+def watch(
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 3.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, say how the flights stand, and end.")] = False,
+) -> None:
+    """Watch flights and new defaults: what is worse loses its traffic, what fails its smoke scan is rolled back."""
+    import signal
+    import threading
+
+    from dagster import DagsterInstance
+
+    from geomagic_dagster.definitions import home_from, places_from
+    from geomagic_dagster.flighting.expected import ranges_of_release
+    from geomagic_dagster.flighting.smoke import Smoke
+    from geomagic_dagster.flighting.watch import CannotWatch, Watcher, only_one, serve
+    from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
+    from geomagic_dagster.launching.intake_server import send_path
+
+    dagster_home, _ = homes()
+    home, places = home_from(os.environ), places_from(os.environ)
+    log_everything_as_logfmt()
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+
+    def ranges_of(release: str):
+        return ranges_of_release(release, home / "releases")
+
+    try:
+        with only_one(home / "metrics" / "watcher.lock"), DagsterInstance.get() as instance:
+            smoke = Smoke(instance, places, home / "smoke", lambda path: bool(send_path(dagster_home, path)), ranges_of)
+            watcher = Watcher(instance, places.routing(), smoke, ranges_of, home / "metrics" / "watcher.json")
+            if not once:
+                serve(watcher, stop, every)
+                return
+            watcher.look()
+            for flight, verdict in watcher.verdicts.items():
+                print(f"{flight}: {verdict.sentence}")
+            if not watcher.verdicts:
+                print("no flights")
+            if watcher.counts.problem:
+                print(watcher.counts.problem, file=sys.stderr)
+                raise typer.Exit(1)
+    except CannotWatch as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None

@@ -1,0 +1,76 @@
+"""Who may do what: one table, action by role.
+
+Belongs here: the roles, the actions, the table. Does not belong here: whether a step is legal now, and who
+may take it (releases/lifecycle.py, whose rows are taken over), how it is done (registry/service.py, scans/).
+
+A role is a Django group of the same name. Somebody may have several. Being a superuser gives no right to any of
+these actions: it is for making users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from geomagic_dagster.releases.lifecycle import ENGINEER, OPERATOR, RESEARCHER, ROLES, SCIENTIST, STEPS, VIEWER
+
+DESCRIPTIONS = {
+    RESEARCHER: "changes stages, releases them, flights them, takes them back",
+    ENGINEER: "engineering reviewer of releases",
+    SCIENTIST: "science reviewer of releases",
+    OPERATOR: "looks after customers' scans and the installation",
+    VIEWER: "sees everything, changes nothing",
+}
+_MAKERS = (RESEARCHER, ENGINEER, OPERATOR)
+_DOERS = (RESEARCHER, ENGINEER, SCIENTIST, OPERATOR)
+
+TABLE: dict[str, tuple[str, ...]] = {
+    "view": ROLES,
+    # releases: whoever made one moves it; taking it back is for everybody who may do anything
+    **{name: step.who for name, step in STEPS.items()},
+    "set_pin": _MAKERS,
+    "set_flag": _MAKERS,
+    "open_incident": _DOERS,
+    "close_incident": _MAKERS,
+    # scans
+    "upload_scan": (RESEARCHER, OPERATOR),
+    "rerun_scan": _MAKERS,
+    "cancel_scan": (RESEARCHER, OPERATOR),
+    "quarantine_scan": (OPERATOR,),
+    "manage_tokens": (OPERATOR,),
+    # Dagster's own pages, behind the console's login
+    "launch_runs": _MAKERS,
+}
+
+
+def roles_of(user: Any) -> frozenset[str]:
+    """The roles of a user; none where nobody is logged in."""
+    if not getattr(user, "is_authenticated", False):
+        return frozenset()
+    if not hasattr(user, "_console_roles"):
+        user._console_roles = frozenset(user.groups.values_list("name", flat=True)) & frozenset(ROLES)
+    return user._console_roles
+
+
+def may(roles: Iterable[str], action: str) -> bool:
+    """Whether one of these roles has this right."""
+    return not set(TABLE[action]).isdisjoint(roles)
+
+
+def allows(user: Any, action: str) -> bool:
+    """Whether this user has this right."""
+    return bool(getattr(user, "is_active", False)) and may(roles_of(user), action)
+
+
+class NotAllowed(PermissionError):
+    """Somebody without the right to it; the words say who has it."""
+
+
+def require(user: Any, action: str) -> None:
+    """Raises NotAllowed where this user may not do this."""
+    if not allows(user, action):
+        has = ", ".join(sorted(roles_of(user))) or "no role"
+        raise NotAllowed(
+            f"{action}: expected one of the roles {', '.join(TABLE[action])}; {user} has {has}. "
+            "Ask somebody who has it."
+        )

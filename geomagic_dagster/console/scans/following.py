@@ -1,0 +1,174 @@
+"""What Dagster knows of scans, copied into the console's tables: also of scans that came by other ways.
+
+Belongs here: which run is about which scan, and what its status means for it. Does not belong here: how far a running
+one is (progress.py).
+
+Only what changed since the last look is asked for. Looking twice changes nothing, so a console that was killed in the
+middle just looks again.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from django.conf import settings
+
+from geomagic_dagster.console.scans.models import Followed, Run, Scan, State
+from geomagic_dagster.console.scans.outcomes import end
+from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
+
+CONSOLE_TAG = "geomagic/console_scan"
+"""Of a run that was started here: the id of the scan."""
+VERSION_TAG, FLIGHT_TAG, SHADOW_TAG = "geomagic/version", "geomagic/flight", "geomagic/shadow"
+LIMIT, OVERLAP_S = 200, 60.0
+"""Runs for a look; and how long a run may take to appear to us with the time of its change."""
+WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED)
+WORKING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
+
+
+def follow(instance: DagsterInstance) -> int:
+    """Looks at the runs that changed since the last look; returns how many there were."""
+    followed, _ = Followed.objects.get_or_create(pk=1)
+    now_s = time.time()
+    since_s = followed.until_s if followed.until_s < now_s else now_s - OVERLAP_S  # also where the clock was set back
+    records = instance.get_run_records(
+        RunsFilter(job_name=JOB, updated_after=datetime.fromtimestamp(since_s, UTC)),
+        limit=LIMIT,
+        order_by="update_timestamp",
+        ascending=True,
+    )
+    for record in records:
+        look_at(record, instance)
+    is_all = len(records) < LIMIT
+    followed.until_s = max(now_s - OVERLAP_S, 0.0) if is_all else records[-1].update_timestamp.timestamp()
+    followed.save()
+    _look_again_at_failed(instance)
+    return len(records)
+
+
+def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
+    """Notes what one run is now, and what that means for its scan. None where it is about no upload."""
+    run, tags = record.dagster_run, record.dagster_run.tags
+    scan = _scan_of(record)
+    if scan is None:
+        return None
+    values = {
+        "scan": scan,
+        "release": tags.get(RELEASE_TAG, ""),
+        "version": tags.get(VERSION_TAG, ""),
+        "flight": tags.get(FLIGHT_TAG, ""),
+        "is_shadow": tags.get(SHADOW_TAG) == "true",
+        "status": run.status.value,
+        "attempt": int(tags.get(ATTEMPT_TAG, "1")),
+        "created_at": record.create_timestamp,
+        "started_at": _time(record.start_time),
+        "ended_at": _time(record.end_time),
+    }
+    known = Run.objects.filter(pk=run.run_id).first()
+    if known is not None and all(getattr(known, name) == value for name, value in values.items()):
+        return scan
+    seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
+    newest = scan.runs.filter(is_shadow=False).first()
+    if newest is not None and newest.pk == seen.pk:
+        _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
+    return scan
+
+
+def _scan_of(record: RunRecord) -> Scan | None:
+    tags = record.dagster_run.tags
+    upload = tags.get(UPLOAD_TAG) or tags.get(SCAN_TAG)
+    if not upload:
+        return None
+    if CONSOLE_TAG in tags:
+        return Scan.objects.filter(pk=tags[CONSOLE_TAG]).first()
+    if scan := Scan.objects.filter(upload=upload, origin="api").first():  # such a name is there only once
+        return scan
+    key = tags.get(UPLOAD_KEY_TAG) or f"run {record.dagster_run.root_run_id or record.dagster_run.run_id}"
+    scan, _ = Scan.objects.get_or_create(
+        upload_key=key[:300],
+        origin="inbox",
+        defaults={
+            "name": tags.get(SCAN_TAG, upload)[:200],
+            "upload": upload[:255],
+            "state": State.QUEUED,
+            "created_at": record.create_timestamp,
+            "received_at": record.create_timestamp,
+        },
+    )
+    return scan
+
+
+def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rerun: bool) -> None:
+    """What a scan is, by its newest run that is none for comparison only."""
+    status = DagsterRunStatus(run.status)
+    about = {"run_id": run.run_id, "release": run.release, "version": run.version, "flight": run.flight}
+    if status == DagsterRunStatus.SUCCESS:
+        end(scan, State.DONE, instead_of=State.values, package=package_of(instance, run.run_id), **about)
+        return
+    if is_rerun and scan.package:  # what the customer has stays, until there is something in its place
+        return
+    if status in WAITING or status in WORKING:
+        state = State.QUEUED if status in WAITING else State.RUNNING
+        is_cancelling = scan.is_cancelling or status == DagsterRunStatus.CANCELING
+        Scan.objects.filter(pk=scan.pk).update(
+            state=state, reason="", finished_at=None, is_cancelling=is_cancelling, **about
+        )
+    elif status == DagsterRunStatus.CANCELED:
+        end(scan, State.CANCELLED, "It was cancelled.", instead_of=State.values, **about)
+    elif status == DagsterRunStatus.FAILURE:
+        kind, sentence = failure_of(instance, run.run_id)
+        Run.objects.filter(pk=run.pk).update(reason=sentence)
+        if kind == "rejected":
+            end(scan, State.REJECTED, sentence, instead_of=State.values, **about)
+        elif _is_in_inbox(scan):
+            reason = f"Attempt {run.attempt} did not work out, it is tried again by itself: {sentence}"
+            Scan.objects.filter(pk=scan.pk).update(state=State.QUEUED, reason=reason, **about)
+        else:
+            end(scan, State.FAILED, sentence, instead_of=State.values, **about)
+
+
+def _look_again_at_failed(instance: DagsterInstance) -> None:
+    """A scan whose attempts are over leaves the inbox without any run that would tell us."""
+    for scan in Scan.objects.filter(state=State.QUEUED).exclude(run_id=""):
+        newest = scan.runs.filter(is_shadow=False).first()
+        if newest is not None and newest.status == DagsterRunStatus.FAILURE.value and not _is_in_inbox(scan):
+            _draw_conclusions(scan, newest, instance, is_rerun=False)
+
+
+def _is_in_inbox(scan: Scan) -> bool:
+    return (Path(settings.PLACES.inbox) / scan.upload).exists()
+
+
+def package_of(instance: DagsterInstance, run_id: str) -> str:
+    """The folder's name of the package that a run has published; empty where it has none."""
+    for event in _events(instance, run_id, DagsterEventType.STEP_OUTPUT):
+        if event.step_key == PUBLISH and "package" in event.step_output_data.metadata:
+            folder = Path(str(event.step_output_data.metadata["package"].value))
+            return folder.name if folder.parent == Path(settings.PLACES.packages) else ""
+    return ""
+
+
+def failure_of(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
+    """What kind of failure ended a run ("rejected", "timeout", ...; empty where its process died), in words too."""
+    for event in _events(instance, run_id, DagsterEventType.STEP_FAILURE):
+        data = event.step_failure_data
+        if said := data.user_failure_data:
+            kind = said.metadata.get("failure")
+            return (str(kind.value) if kind else ""), str(said.description)
+        return "", str(data.error_display_string).split("\n")[0]
+    return "", f"Run {run_id} ended without a word, each time it was tried. Its log says more."
+
+
+def _events(instance: DagsterInstance, run_id: str, kind: DagsterEventType) -> list[Any]:
+    """The newest first."""
+    records = instance.get_records_for_run(run_id, of_type=kind, ascending=False).records
+    return [event for each in records if (event := each.event_log_entry.dagster_event) is not None]
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,64 @@
+"""The console's process: its database brought up to date, then gunicorn.
+
+Belongs here: starting. Does not belong here: settings (settings.py).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import django
+from gunicorn.app.base import BaseApplication
+
+THREADS = 16
+"""One process, since SQLite has one writer anyway; a slow upload holds one thread, and few may (scans/uploads.py)."""
+
+
+def set_up() -> None:
+    """Makes Django ready in this process, and its database one of this version."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "geomagic_dagster.console.settings")
+    django.setup()
+    from django.core.management import call_command
+
+    call_command("migrate", interactive=False, verbosity=0)
+
+
+class _Server(BaseApplication):
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in self.options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        from geomagic_dagster.console.wsgi import application
+
+        return application
+
+
+def _work(worker: Any) -> None:
+    """In the process that answers, once it is there: what the console does by itself."""
+    from geomagic_dagster.console.scans.worker import start
+
+    start()
+
+
+def serve(host: str, port: int) -> None:
+    """Until SIGTERM or SIGINT."""
+    set_up()
+    _Server(
+        {
+            "bind": f"{host}:{port}",
+            "workers": 1,
+            "threads": THREADS,
+            "worker_class": "gthread",
+            "timeout": 120,
+            "graceful_timeout": 8,
+            "accesslog": None,
+            "loglevel": "warning",
+            "post_worker_init": _work,
+        }
+    ).run()

@@ -1,0 +1,71 @@
+"""The console's admin site: its name, its front page, its own pages, who gets in.
+
+Belongs here: what is true of all pages, and the list of those that no model has. Does not belong here: what is on
+them (an app's admin.py and pages.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.admin import AdminSite
+from django.contrib.auth.forms import AuthenticationForm
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, URLResolver, path, reverse
+
+from geomagic_dagster.console import roles
+
+
+class ConsoleSite(AdminSite):
+    site_header = site_title = "geomagic"
+    index_title = "Releases"
+    site_url = ""
+    index_template = "console/dashboard.html"
+    login_form = AuthenticationForm  # a role lets people in, not Django's "staff"
+    enable_nav_sidebar = True
+
+    def has_permission(self, request: HttpRequest) -> bool:
+        """Whoever has a role; what they may do there is a matter of roles.py."""
+        user = request.user
+        return bool(user.is_active and (user.is_superuser or roles.roles_of(user)))
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        return super().each_context(request) | {"roles": ", ".join(sorted(roles.roles_of(request.user)))}
+
+    def get_urls(self) -> list[URLPattern | URLResolver]:
+        from geomagic_dagster.console.registry import pages
+
+        view = self.admin_view
+        return [
+            path("traffic/", view(pages.traffic), name="traffic"),
+            path("lead-time/", view(pages.lead_times), name="lead_time"),
+            path("do/<str:action>/", view(pages.do), name="do"),
+            path("do/<str:action>/<str:target>/", view(pages.do), name="do_to"),
+            *super().get_urls(),
+        ]
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        from geomagic_dagster.console.registry import pages
+
+        return super().index(request, pages.dashboard(request) | (extra_context or {}))
+
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        """The pages that no model has, among those that one has."""
+        found = super().get_app_list(request, app_label)
+        for app in found:
+            if app["app_label"] == "registry":
+                own = (("Traffic", "traffic"), ("Lead time", "lead_time"))
+                app["models"] = [_entry(*each) for each in own] + app["models"]
+        return found
+
+
+def _entry(name: str, page: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "object_name": name.replace(" ", ""),
+        "admin_url": reverse(f"admin:{page}"),
+        "add_url": None,
+        "perms": {"view": True},
+        "view_only": True,
+        "model": None,
+    }

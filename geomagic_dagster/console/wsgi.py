@@ -1,0 +1,8 @@
+"""The console as a WSGI application, for gunicorn."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "geomagic_dagster.console.settings")
+application = get_wsgi_application()

@@ -1,0 +1,153 @@
+"""Messages to whoever sent a scan: signed, repeated, never into our own network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import socket
+import threading
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geomagic_dagster.console.scans import addresses, tokens, webhooks
+from geomagic_dagster.console.scans.models import Delivery, Scan, State
+from geomagic_dagster.console.scans.outcomes import end
+from geomagic_dagster.console.scans.refusals import Refused
+from tests.console.scans.test_api import error
+
+pytestmark = pytest.mark.django_db
+
+PRIVATE = [
+    "https://127.0.0.1/", "https://localhost/", "https://10.0.0.1/", "https://192.168.1.1:8443/x", "https://172.16.0.1/",
+    "https://169.254.169.254/latest/meta-data/", "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://0.0.0.0/",
+    "https://[fd00::1]/", "https://[fe80::1]/", "https://[64:ff9b::7f00:1]/", "https://[2002:7f00:1::]/", "https://100.64.0.1/",
+    "https://printer.local/", "https://db.internal/", "https://224.0.0.1/", "https://[ff02::1]/", "https://[::]/",
+]  # fmt: skip
+NONSENSE = [
+    "http://example.org/", "ftp://example.org/", "file:///etc/passwd", "https://", "example.org", "https://user:pw@example.org/",
+    "https://example.org:99999/", "https://exämple.org/", "https://example.org/a b", "https://example.org/\r\nX: y", "javascript:alert(1)",
+    "https://example.org/" + "x" * 490,
+]  # fmt: skip
+
+
+@pytest.fixture
+def receiver(settings):
+    """A server that answers as told, and keeps what it got."""
+    settings.WEBHOOKS_MAY_BE_PRIVATE = True
+    got, say = [], [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None: ...
+
+        def do_POST(self) -> None:
+            got.append((dict(self.headers), self.rfile.read(int(self.headers["content-length"]))))
+            status = say.pop(0) if len(say) > 1 else say[0]
+            self.send_response(status)
+            self.send_header("location", "http://127.0.0.1:1/")
+            self.end_headers()
+            self.wfile.write(b"fine\x00<b>")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/hook?x=1", got, say
+    server.shutdown()
+    server.server_close()
+
+
+def done(api, url: str) -> Delivery:
+    scan = Scan.objects.get(pk=api.created(b"12345", webhook=url).rsplit("/", 1)[1])
+    assert end(scan, State.DONE, instead_of=[State.RECEIVING])
+    return Delivery.objects.get()
+
+
+def due() -> None:
+    Delivery.objects.update(next_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_message_is_signed_so_that_its_receiver_can_check_it(api, ada, receiver):
+    url, got, _ = receiver
+    delivery = done(api, url)
+    assert webhooks.deliver_due() == 1
+    headers, body = got[0]
+    token = delivery.scan.token
+    assert token
+    key = base64.b64decode(tokens.webhook_secret(token).removeprefix("whsec_"))
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+    assert headers["webhook-signature"] == "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    said = json.loads(body)
+    assert said["type"] == "scan.done" and said["data"]["id"] == str(delivery.scan.pk) and headers["webhook-id"] == str(delivery.pk)
+    delivery.refresh_from_db()
+    assert delivery.delivered_at and delivery.next_at is None and delivery.log[0]["said"] == "200 fine <b>"
+    assert webhooks.deliver_due() == 0
+
+
+def test_it_is_told_again_in_the_same_words_until_it_is_taken(api, receiver):
+    url, got, say = receiver
+    say[:] = [500, 302, 200]
+    delivery = done(api, url)
+    waits = []
+    for _ in range(3):
+        due()
+        webhooks.deliver_due()
+        delivery.refresh_from_db()
+        if delivery.next_at:
+            waits.append(round((delivery.next_at - timezone.now()).total_seconds()))
+    assert waits == [5, 30] and delivery.delivered_at
+    assert len({body for _, body in got}) == 1 and len({headers["webhook-id"] for headers, _ in got}) == 1
+    assert [each["said"][:3] for each in delivery.log] == ["500", "302", "200"], "redirects are not followed"
+
+
+def test_after_a_day_it_is_given_up(api, settings):
+    settings.WEBHOOKS_MAY_BE_PRIVATE = True
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        delivery = done(api, f"http://127.0.0.1:{free.getsockname()[1]}/")
+        for _ in range(len(webhooks.WAITS_S) + 1):
+            due()
+            webhooks.deliver_due()
+    delivery.refresh_from_db()
+    assert delivery.next_at is None and delivery.delivered_at is None and delivery.attempts == len(webhooks.WAITS_S) + 1
+    assert "ConnectionRefusedError" in delivery.log[-1]["said"]
+
+
+@pytest.mark.parametrize("url", PRIVATE)
+def test_no_message_goes_into_our_own_network(api, url):
+    said = error(api.create(b"12345", webhook=url), 422)
+    assert said.startswith("webhook: expected an https URL of a server in the Internet") and "of a private network" in said
+    assert Scan.objects.count() == 0
+
+
+@pytest.mark.parametrize("url", NONSENSE)
+def test_what_is_no_address(api, url):
+    assert "webhook" in error(api.create(b"12345", webhook=url), 422)
+
+
+def test_a_name_that_turns_to_a_private_address_later_gains_nothing(api, monkeypatch):
+    delivery = done(api, "https://example.org/hook")
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, 443)) for ip in ("93.184.216.34", "10.0.0.7")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **more: answers)
+    connected = []
+    monkeypatch.setattr(socket, "create_connection", lambda *arguments, **more: connected.append(arguments))
+    assert not webhooks.deliver(delivery)
+    assert connected == [] and "of a private network" in delivery.log[0]["said"]
+
+
+@given(st.ip_addresses())
+def test_only_addresses_of_the_internet_are_public(ip):
+    if addresses.is_public(ip):
+        assert ip.is_global and not ip.is_private and not ip.is_loopback and not ip.is_link_local and not ip.is_multicast
+
+
+@given(st.text(max_size=60))
+def test_any_text_as_an_url_is_taken_or_refused_in_words(text):
+    try:
+        assert addresses.check("https://" + text).scheme == "https"
+    except Refused as refused:
+        assert str(refused).startswith("webhook: expected an https URL")

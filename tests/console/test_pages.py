@@ -1,0 +1,76 @@
+"""The pages: what they show, and that every one of them opens for everybody with a role."""
+
+from __future__ import annotations
+
+import pytest
+from django.urls import reverse
+
+from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
+
+pytestmark = pytest.mark.django_db
+LISTS = ("release", "incident", "stagingtest", "auditentry", "approval")
+
+
+@pytest.fixture
+def as_(client, people):
+    def login(name: str):
+        client.force_login(getattr(people, name).user)
+        return client
+
+    return login
+
+
+def test_every_page_opens_for_a_viewer(as_, approved, people):
+    release = approved("1.0.0")
+    service.start_flight(people.rita, "1.0.0", "x", per_cent=10)
+    service.open_incident(people.rita, "slow", "it is slow", "1.0.0")
+    client = as_("vera")
+    pages = [reverse(f"admin:registry_{name}_changelist") for name in LISTS]
+    pages += [reverse("admin:index"), reverse("admin:traffic"), reverse("admin:lead_time")]
+    pages += [reverse("admin:registry_release_change", args=[release.pk])]
+    pages += [reverse("admin:registry_incident_change", args=[Incident.objects.get().pk])]
+    pages += [reverse("admin:registry_auditentry_change", args=[AuditEntry.objects.all()[0].pk])]
+    for page in pages:
+        answer = client.get(page)
+        assert answer.status_code == 200, page
+        assert "Log out" in answer.content.decode(), page
+
+
+def test_the_release_page_shows_the_next_step_to_whoever_may_take_it(as_, cut, install):
+    release = cut("1.1.0")
+    page = reverse("admin:registry_release_change", args=[release.pk])
+    assert "/admin/do/stage/1.1.0/" in as_("rita").get(page).content.decode()
+    assert "/admin/do/" not in as_("vera").get(page).content.decode()
+
+
+def test_an_action_asks_why_is_done_and_is_refused_in_words(as_, cut, install):
+    release = cut("1.1.0")
+    client = as_("rita")
+    page = "/admin/do/stage/1.1.0/"
+    answer = client.get(page)
+    assert answer.status_code == 200 and "Why, in a few words" in answer.content.decode()
+    answer = client.post(page, {"reason": "try"})
+    assert answer.status_code == 409 and "Install it: geomagic release install 1.1.0" in answer.content.decode()
+    install(release)
+    assert client.post(page, {"reason": " "}).status_code == 422
+    answer = client.post(page, {"reason": "try"})
+    assert answer.status_code == 302 and Release.objects.get().state == "staged"
+    answer = client.post("/admin/do/make_default/1.1.0/", {"reason": "now"})
+    assert answer.status_code == 409
+    assert "it is staged. Next legal step: test_in_staging." in answer.content.decode()
+
+
+def test_an_action_of_the_list_goes_to_the_form_of_the_one_release_that_was_ticked(as_, cut):
+    first, second = cut("1.0.0"), cut("1.1.0")
+    client = as_("rita")
+    page = reverse("admin:registry_release_changelist")
+    said = {"action": "stage", "_selected_action": [first.pk]}
+    assert client.post(page, said).url == "/admin/do/stage/1.0.0/"
+    said["_selected_action"] = [first.pk, second.pk]
+    assert "expected one release; got 2. Tick one." in client.post(page, said, follow=True).content.decode()
+
+
+@pytest.mark.parametrize("path", ["do/nothing/", "do/stage/", "do/roll_back/1.0/", "do/stage/9.9.9/"])
+def test_what_is_not_there_is_not_found(as_, home, path):
+    assert as_("rita").get(f"/admin/{path}").status_code == 404
