@@ -126,8 +126,7 @@ def _cut_three(site: Site, proved: Callable[[str, str], None]) -> dict[str, Pers
 
 
 def _cut(site: Site, name: str) -> None:
-    wheels = ("--wheels", str(site.wheels)) if site.wheels else ()
-    site.geomagic("release", "cut", name, *wheels)
+    site.geomagic("release", "cut", name)
     site.commit(f"Release {name}")
 
 

@@ -19,7 +19,7 @@ from geomagic_dagster.drill.story_site import Site, expect
 
 PASSWORD = "a walk through the room, slowly"
 CSRF = re.compile(r'name="csrfmiddlewaretoken" value="(\w+)"')
-REFUSED = re.compile(r'class="[^"]*refused[^"]*"[^>]*>(.*?)</', re.DOTALL)
+REFUSED = re.compile(r'class="errornote" role="alert">(.*?)</p>', re.DOTALL)
 
 
 class Person:

@@ -51,7 +51,9 @@ class Site:
         """Clones `source`, a git checkout without changes, into a folder that must not exist."""
         folder.mkdir(parents=True)
         self.folder, self.checkout, self.home = folder, folder / "checkout", folder / "home"
-        self.wheels = wheels
+        if wheels is not None:  # nothing is downloaded that lies there
+            (self.home / "releases").mkdir(parents=True)
+            (self.home / "releases" / "wheels").symlink_to(wheels.absolute())
         _run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(self.checkout)])
         for record in (self.checkout / "releases").glob("[0-9]*"):  # the story has releases of its own
             shutil.rmtree(record)
