@@ -1,7 +1,8 @@
 """`geomagic story`: the life of three releases, played with the real thing in a throwaway folder, each step proved.
 
     1.0 is cut. Latest changes. 1.1 is cut, with a newer library. All three stand side by side, and 1.0 still gives
-    the bytes that it gave. 1.1 is proposed, refused, approved, flown. 1.2 has a bug that every second room meets:
+    the bytes that it gave. 1.1 is proposed, refused, approved, flown. 1.2 has a bug that no smoke scan meets, but
+    every second short walk:
     its flight ends by itself, and nobody's upload is lost. 1.1 becomes the default, fails its smoke scan, and the
     default goes back by itself.
 
@@ -35,8 +36,8 @@ PACKAGE_S = 60.0
 ROOMS = 6
 MESH = "geomagic_dagster/cv/mesh.py"
 REGRESSION = """    finished = finish(surface)
-    if len(finished.vertices_world_m_v3) % 2:
-        raise RuntimeError("planted: a bug that every second room meets")
+    if len(poses.used()) < 20 and len(finished.vertices_world_m_v3) % 2:
+        raise RuntimeError("planted: a bug that every second short walk meets")
     return finished
 """
 
@@ -113,7 +114,7 @@ def _cut_three(site: Site, proved: Callable[[str, str], None]) -> dict[str, Pers
     site.edit(MESH, '@stage(\n    version="3",', '@stage(\n    version="4",')
     site.commit("Latest goes on")
     sizes = site.geomagic("release", "list")
-    proved("cut 1.2, with a bug that every second room meets", " | ".join(_sizes(sizes)))
+    proved("cut 1.2, with a bug that neither its pinned scan nor the smoke scans meet", " | ".join(_sizes(sizes)))
     return {
         role: Person.create(site, name, role)
         for name, role in (
