@@ -119,9 +119,13 @@ def install(
             record, home, say=say, python=python, wheelhouse=wheelhouse, record_new=record_new,
             share_with=share_with, at=at, fill=fill,
         )  # fmt: skip
-        check_loads(environment)
-        at("checked")
-        activate(environment, home)
+        try:
+            check_loads(environment)
+            at("checked")
+            activate(environment, home)
+        except BaseException:
+            shutil.rmtree(environment.folder, ignore_errors=True)
+            raise
     return environment
 
 
@@ -399,7 +403,8 @@ def _run(command: Sequence[str | Path], expected: str, env: Mapping[str, str] | 
             list(map(str, command)), capture_output=True, text=True, errors="replace", check=False,
             env=dict(env if env is not None else own_environment(os.environ)),
         )  # fmt: skip
-        received = "" if done.returncode == 0 else done.stderr.strip()[-3000:] or f"exit code {done.returncode}"
+        last = done.stderr.strip().rpartition("\n")[2]  # of a traceback, what it is about
+        received = "" if done.returncode == 0 else last or f"exit code {done.returncode}"
     except OSError as error:
         received = str(error)
         done = None
