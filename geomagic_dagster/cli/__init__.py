@@ -17,6 +17,7 @@ from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.release import release_app
 from geomagic_dagster.cli.rooms import room_app
+from geomagic_dagster.cli.route import route_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
 from geomagic_dagster.cli.watch import app as watching
@@ -38,6 +39,7 @@ families = {
     "room": room_app,
     "corpus": corpus_app,
     "release": release_app,
+    "route": route_app,
     "console": console_app,
 }
 for name, family in families.items():
