@@ -32,6 +32,7 @@ from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
 from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
+from geomagic_dagster.flighting.stuck import why_stuck
 from geomagic_dagster.flighting.verdict import Verdict
 from geomagic_dagster.releases.routing import (
     Flight,
@@ -141,11 +142,14 @@ class Watcher:
             return
         seen = self.observer.look(min(self._began_s(flight) for flight in flights))
         self._learn({each.revision for each in seen if each.revision is not None})
+        instance, inbox = self.observer.instance, Path(self.smoke.places.inbox)
         for flight in flights:
             verdict = self._verdict(flight, seen, table)
             self.counts.evidence[flight.id] = verdict.evidence / verdict.needed
             if verdict.is_worse:
-                self._end(flight, verdict)
+                self._end(flight, verdict.sentence, verdict.first_bad_s)
+            elif not flight.shadow and (stuck := why_stuck(instance, inbox, flight, table, self._now())):
+                self._end(flight, *stuck)
 
     def _verdict(self, flight: Flight, seen: Sequence[Observed], table: RoutingTable) -> Verdict:
         trials, pairs = self._trials(flight, seen), self._pairs(flight, seen)
@@ -192,19 +196,16 @@ class Watcher:
             for table in self.routing.history(after=min(unknown) - 1):
                 self._tables[table.revision] = table
 
-    def _end(self, flight: Flight, verdict: Verdict) -> None:
+    def _end(self, flight: Flight, sentence: str, since_s: float | None) -> None:
         self._at("worse")
-        if not self._change(end_flight(flight.id), f"flight {flight.id} ended: {verdict.sentence}"):
+        if not self._change(end_flight(flight.id), f"flight {flight.id} ended: {sentence}"):
             return
         self._at("ended")
-        after_s = max(0.0, self._now() - (verdict.first_bad_s or self._now()))
+        after_s = max(0.0, self._now() - (since_s or self._now()))
         self.counts.flights_ended += 1
         self.counts.rolled_back_after_s = after_s
         self.counts.evidence.pop(flight.id, None)
-        log.error(
-            "flight %s of %s ended after %d of its runs, rolled_back_after_s=%.1f: %s",
-            flight.id, flight.release, verdict.flight_runs, after_s, verdict.sentence,
-        )  # fmt: skip
+        log.error("flight %s of %s ended, rolled_back_after_s=%.1f: %s", flight.id, flight.release, after_s, sentence)
 
     def _began_s(self, flight: Flight) -> float:
         return seconds_of(flight.started_at) or self._first_seen_s.setdefault(flight.id, self._now())
