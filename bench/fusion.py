@@ -23,8 +23,10 @@ from typing import Any, cast
 import numpy as np
 
 from geomagic_dagster.cv.camera import invert_pose
-from geomagic_dagster.cv.mesh import BLOCK, BlockVolume, MeshParams, extract, finish, fuse
+from geomagic_dagster.cv.mesh import MeshParams, fuse
+from geomagic_dagster.cv.mesh_surface import extract, finish
 from geomagic_dagster.cv.stage import use_compute_device
+from geomagic_dagster.cv.tsdf import BLOCK, BlockVolume
 from geomagic_dagster.cv.types import DepthMaps, Frames, Mesh, Poses, Recording, Scan
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 from geomagic_dagster.scans.reader import read_scan

@@ -1,6 +1,6 @@
-"""The two inner loops of TSDF fusion, compiled for the CPU. The reference is the torch code in mesh.py.
+"""The two inner loops of TSDF fusion, compiled for the CPU. The reference is the torch code in tsdf.py.
 
-Belongs here: what `TorchKernel` in mesh.py says, with equal bits (a test holds the two together). Does not
+Belongs here: what `TorchKernel` in tsdf.py says, with equal bits (a test holds the two together). Does not
 belong here: anything that the reference does not do.
 
 Why the bits are equal: each float32 sum, product and quotient is rounded by itself as IEEE 754 says, in the

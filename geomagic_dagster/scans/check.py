@@ -11,12 +11,10 @@ work, `render(report)` shows it on one screen.
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +23,13 @@ from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.scans.agreement import UNIT_FACTORS, centimetres, poses_against_depth
+from geomagic_dagster.scans.check_images import WORDS, Images, Kind, count
 from geomagic_dagster.scans.files import UPLOAD_AGAIN
-from geomagic_dagster.scans.formats import F64, Finding, Reading, shortened
-from geomagic_dagster.scans.images import ImageHeader, image_header, what_it_is
+from geomagic_dagster.scans.formats import F64, Finding, Reading
 from geomagic_dagster.scans.reader import read_all
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-Kind = Literal["rgb", "depth", "depth_confidence"]
-WORDS: dict[Kind, str] = {"rgb": "colour", "depth": "depth", "depth_confidence": "confidence"}
 
 ROTATION_TOLERANCE = 5e-3
 """Largest entry of R'R - I. Text of four digits stays below 1e-3; at 5e-3 a wall 3 m away moves by 1.5 cm."""
@@ -46,8 +41,6 @@ ROOM_DEPTH_M = (0.5, 6.0)
 """Between these lies the median depth of a walk through a room; commonly 1 to 5 m."""
 POSSIBLE_DEPTH_M = (0.15, 15.0)
 """Outside these it is the unit that is wrong, not the room."""
-MAX_PIXELS = 2**27
-"""134 megapixels; no phone takes more, and a few bytes of PNG can claim a billion."""
 MIN_COVERAGE = 0.05
 """Of a depth image; below, a frame sees next to nothing."""
 
@@ -121,7 +114,7 @@ def render(report: ScanReport) -> RenderableType:
             parts.append(Text.assemble((f"  {label:9}", "dim"), words))
     errors = len(report.errors)
     verdict = (
-        "This scan can be processed." if not errors else f"This scan cannot be processed: {_count(errors, 'error')}."
+        "This scan can be processed." if not errors else f"This scan cannot be processed: {count(errors, 'error')}."
     )
     parts.append(Text(f"\n{verdict}", style="green" if not errors else "bold red"))
     return Group(*parts)
@@ -156,7 +149,7 @@ def _check(reading: Reading) -> ScanReport:
     name_of = _frame_names(reading)
     findings += _times(recording.timestamp_s_b, name_of)
     findings += _pose_matrices(scan.scan_T_cam_b44, name_of)
-    looked = {kind: _Images(kind, sequence, reading) for kind, sequence in _sequences(scan).items()}
+    looked = {kind: Images(kind, sequence, reading) for kind, sequence in _sequences(scan).items()}
     for images in looked.values():
         findings += images.findings
     intrinsics: dict[Kind, F64 | None] = {"rgb": recording.K_rgb_b33, "depth": recording.K_depth_b33}
@@ -228,7 +221,7 @@ def _parts(scan: Scan) -> Iterator[Finding]:
             "error",
             "frames",
             "a walk through the room, at least two frames",
-            _count(frames, "frame"),
+            count(frames, "frame"),
             "Scan again: walk once around the room while the phone records.",
         )
     counted = {WORDS[kind]: len(sequence) for kind, sequence in _sequences(scan).items()}
@@ -264,7 +257,7 @@ def _times(timestamp_s_b: F64, name_of: Callable[[int], str]) -> Iterator[Findin
             "error",
             f"time of {name_of(i + 1)}",
             f"later than frame {i}, at {timestamp_s_b[i]:.6f} s",
-            f"{timestamp_s_b[i + 1]:.6f} s; time does not rise at {_count(len(backwards), 'frame')}",
+            f"{timestamp_s_b[i + 1]:.6f} s; time does not rise at {count(len(backwards), 'frame')}",
             "Put the frames in the order in which they were taken, each once, and upload again.",
         )
 
@@ -363,101 +356,7 @@ def _intrinsics(kind: Kind, K_b33: F64 | None, size_wh: tuple[int, int] | None) 
         )
 
 
-class _Look(NamedTuple):
-    """What decoding one image told."""
-
-    header: ImageHeader | None
-    fault: str | None
-    expected: str | None = None
-    """Where the reader has its own words for it."""
-    median_units: float = 0.0
-    coverage: float = 0.0
-    zeros: float = 0.0
-    saturated: float = 0.0
-
-
-class _Images:
-    """Every image of one kind, each decoded once: which are bad, how large they are, what depth they hold."""
-
-    def __init__(self, kind: Kind, sequence: EncodedImages, reading: Reading) -> None:
-        self.kind, self.findings = kind, []
-        self._names = reading.image_names.get(kind) or [f"{WORDS[kind]} of frame {i}" for i in range(len(sequence))]
-        invalid = reading.scan.recording.invalid_depth_units
-        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # decoding lets go of Python's lock
-            self.looks = list(pool.map(lambda i: _look(kind, sequence, i, invalid), range(len(sequence))))
-        good = [look for look in self.looks if look.fault is None and look.header is not None]
-        sizes = Counter((look.header.width, look.header.height) for look in good if look.header)
-        self.size_wh = sizes.most_common(1)[0][0] if sizes else None
-        """The one that most have."""
-        self.median_units = float(np.median([look.median_units for look in good if look.coverage] or [0.0]))
-        self.coverage = float(np.mean([look.coverage for look in good])) if good else 0.0
-        self.findings += self._faults()
-        self.findings += self._sizes(sizes)
-
-    def _faults(self) -> Iterator[Finding]:
-        bad = [i for i, look in enumerate(self.looks) if look.fault is not None]
-        if bad:
-            wanted = {"rgb": "a whole PNG or JPEG in colour", "depth": "a whole 16-bit PNG of one channel"}
-            more = f" ({len(bad)} of {len(self.looks)} images: {shortened([self._names[i] for i in bad])})"
-            yield Finding(
-                "error",
-                self._names[bad[0]],
-                self.looks[bad[0]].expected or wanted.get(self.kind, "a whole 8-bit PNG of one channel"),
-                f"{self.looks[bad[0]].fault}{more if len(bad) > 1 else ''}",
-                UPLOAD_AGAIN,
-            )
-
-    def _sizes(self, sizes: Counter[tuple[int, int]]) -> Iterator[Finding]:
-        if len(sizes) > 1 and self.size_wh is not None:
-            odd = [i for i, look in enumerate(self.looks) if look.header and look.header[1:3] != self.size_wh]
-            width, height = self.looks[odd[0]].header[1:3]  # type: ignore[index]
-            yield Finding(
-                "error",
-                self._names[odd[0]],
-                f"{self.size_wh[0]}x{self.size_wh[1]} like most",
-                f"{width}x{height}; {len(odd)} of {len(self.looks)} images differ",
-                "Upload the images of one recording, all of one size.",
-            )
-
-
-def _look(kind: Kind, sequence: EncodedImages, index: int, invalid_units: Sequence[int]) -> _Look:
-    import cv2
-
-    try:
-        encoded = sequence.encoded(index)
-    except ScanRejected as rejected:  # the archive is damaged, a video ends, or what should become a PNG is none
-        return _Look(None, rejected.received, rejected.expected)
-    header = image_header(encoded)
-    if header is None or (header.kind == "PNG" and b"IEND" not in encoded[-1024:]):
-        return _Look(None, what_it_is(encoded))
-    if header.width * header.height > MAX_PIXELS:
-        return _Look(None, f"a {header.kind} that claims {header.width}x{header.height} pixels")
-    if kind == "rgb":
-        if header.channels not in (3, 4) or header.bits > 8:
-            return _Look(None, f"a {header.kind} of {_count(header.channels, 'channel')} of {header.bits} bits")
-        # in grey at an eighth: all bytes are decoded, but a JPEG four times faster
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8)
-        return _Look(header, None if image is not None else what_it_is(encoded))
-    if (header.kind, header.channels, header.bits) != ("PNG", 1, 16 if kind == "depth" else 8):
-        return _Look(None, f"a {header.kind} of {_count(header.channels, 'channel')} of {header.bits} bits")
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        return _Look(None, what_it_is(encoded))
-    if kind != "depth":
-        return _Look(header, None)
-    some = image[::2, ::2]
-    valid = some[~np.isin(some, invalid_units)]
-    return _Look(
-        header,
-        None,
-        median_units=float(np.median(valid)) if valid.size else 0.0,
-        coverage=valid.size / some.size,
-        zeros=float((some == 0).mean()),
-        saturated=float((some == 65535).mean()),
-    )
-
-
-def _depth_values(scan: Scan, depth: _Images) -> Iterator[Finding]:
+def _depth_values(scan: Scan, depth: Images) -> Iterator[Finding]:
     recording = scan.recording
     looks = [look for look in depth.looks if look.fault is None]
     if not looks:
@@ -547,7 +446,3 @@ def _sequences(scan: Scan) -> dict[Kind, EncodedImages]:
 
 def _error_of(rejected: ScanRejected) -> Finding:
     return Finding("error", rejected.place, rejected.expected, rejected.received, rejected.do)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -25,7 +25,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from geomagic_dagster.assets.metadata import THUMBNAIL_PX
 from geomagic_dagster.assets.settings import settings_form
@@ -43,15 +43,6 @@ DEADLINE_S = 180.0
 """For what processes and runs do: only something broken takes so long."""
 PAGE_DEADLINE_S = 60.0
 """For what the page itself does."""
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM_ARGUMENTS = (
-    "--no-sandbox",  # it needs rights that a CI container has not; nothing but our own page is opened
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-)
 STAGES = find_stages()
 
 
@@ -129,17 +120,6 @@ def _wait_until(condition: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(CHROMIUMS)} is on this machine; on Debian: make setup-browser")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGUMENTS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:
     """Where screenshots go."""
     folder = os.environ.get("GEOMAGIC_SCREENSHOTS")
@@ -150,9 +130,9 @@ def pictures(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def page(browser, url, pictures, request) -> Iterator[Page]:
+def page(chromium, url, pictures, request) -> Iterator[Page]:
     """The first page of the UI, in a fresh profile. How it looked at the end is kept, also when a test fails."""
-    context = browser.new_context(viewport={"width": 1600, "height": 1000}, base_url=url)
+    context = chromium.new_context(viewport={"width": 1600, "height": 1000}, base_url=url)
     context.set_default_timeout(PAGE_DEADLINE_S * 1000)
     expect.set_options(timeout=PAGE_DEADLINE_S * 1000)
     page = context.new_page()

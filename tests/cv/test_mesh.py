@@ -11,25 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geomagic_dagster.cv import mesh as mesh_stage
+from geomagic_dagster.cv import mesh_surface
 from geomagic_dagster.cv.containers import EncodedImages, encode_png
-from geomagic_dagster.cv.mesh import (
-    BLOCK,
-    FULL_WEIGHT,
-    MAX_FRAMES,
-    QUANTA,
-    BlockVolume,
-    MeshParams,
-    Surface,
-    decimated,
-    extract,
-    finish,
-    fuse,
-    measure_mesh,
-    mesh,
-    without_small_pieces,
-)
+from geomagic_dagster.cv.mesh import MeshParams, fuse, measure_mesh, mesh
+from geomagic_dagster.cv.mesh_surface import Surface, decimated, extract, finish, without_small_pieces
 from geomagic_dagster.cv.stage import ScanRejected, use_compute_device
+from geomagic_dagster.cv.tsdf import BLOCK, FULL_WEIGHT, MAX_FRAMES, QUANTA, BlockVolume
 from geomagic_dagster.cv.types import DepthMaps, Frames, Mesh, Poses, Recording
 
 F64 = NDArray[np.float64]
@@ -345,7 +332,7 @@ def test_chunks_give_exactly_what_one_dense_volume_gives() -> None:
     from skimage.measure import marching_cubes
 
     random = np.random.default_rng(11)
-    blocks = 2 * mesh_stage.CHUNK  # two chunks along each axis, the origin in the middle
+    blocks = 2 * mesh_surface.CHUNK  # two chunks along each axis, the origin in the middle
     size = blocks * BLOCK
     axis = np.linspace(-3, 3, size)
     x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
@@ -366,7 +353,7 @@ def test_chunks_give_exactly_what_one_dense_volume_gives() -> None:
     sdf = (2 * quantum.astype(np.int64) * weight + 1) / (2 * QUANTA * np.maximum(weight, 1))
     sdf = (np.sign(sdf) * np.maximum(np.abs(sdf), 1 / QUANTA)).astype(np.float32)
     vertices, triangles, _, _ = marching_cubes(
-        sdf, 0.0, mask=mesh_stage._cells_to_march(sdf, weight > 0), gradient_direction="descent"
+        sdf, 0.0, mask=mesh_surface._cells_to_march(sdf, weight > 0), gradient_direction="descent"
     )
     assert len(triangles) > 50_000
     assert len(ours.triangles_f3) == len(triangles)
@@ -473,14 +460,14 @@ def test_triangles_folded_onto_each_other_go() -> None:
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1.0]]) / VOXEL_M
     triangles = np.array([[0, 1, 2], [1, 3, 2], [0, 1, 4], [1, 0, 4]])  # the last two back to back at one edge
     surface = Surface(vertices, np.zeros((5, 3), np.uint8), triangles, VOXEL_M)
-    assert mesh_stage._without_folds(surface).triangles_f3.tolist() == [[0, 1, 2], [1, 3, 2]]
+    assert mesh_surface._without_folds(surface).triangles_f3.tolist() == [[0, 1, 2], [1, 3, 2]]
 
 
 def test_of_three_triangles_at_an_edge_the_smallest_goes() -> None:
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 0.1]]) / VOXEL_M
     triangles = np.array([[0, 1, 4], [0, 1, 2], [1, 0, 3]])
     surface = Surface(vertices, np.zeros((5, 3), np.uint8), triangles, VOXEL_M)
-    assert mesh_stage._without_folds(surface).triangles_f3.tolist() == [[0, 1, 2], [1, 0, 3]]
+    assert mesh_surface._without_folds(surface).triangles_f3.tolist() == [[0, 1, 2], [1, 0, 3]]
 
 
 # --- scans that can never become a mesh -------------------------------------------------------------------------
@@ -530,7 +517,7 @@ def test_a_hopeless_scan_is_rejected_in_plain_words(data: Callable[[], Walk], wo
 
 
 def test_too_large_a_place_is_rejected_before_memory_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh_stage, "MAX_BLOCKS", 500)
+    monkeypatch.setattr("geomagic_dagster.cv.tsdf.MAX_BLOCKS", 500)
     words = (
         r"mesh: frame \d+: expected a surface that fits 500 blocks of 16 cm.*2\.0 cm.*; got more, over 4 x .* voxel_m"
     )
@@ -539,6 +526,6 @@ def test_too_large_a_place_is_rejected_before_memory_is_gone(monkeypatch: pytest
 
 
 def test_more_frames_than_the_sums_hold_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mesh_stage, "MAX_FRAMES", 1)
+    monkeypatch.setattr("geomagic_dagster.cv.mesh.MAX_FRAMES", 1)
     with pytest.raises(ScanRejected, match="expected at most 1 frames, which the integer sums are made for; got 2"):
         mesh(*empty())
