@@ -19,8 +19,9 @@ from geomagic_dagster.jobs.inbox import Looks, is_upload, look_at, scan_name
 from geomagic_dagster.jobs.process_scan import JOB
 from geomagic_dagster.releases.routing import Flight, RoutingTable
 
-STUCK_S = 120.0
-"""From an upload's last change to the run that should long have been made."""
+STUCK_S = 90.0
+"""From an upload's arrival to the run that should long have been made. After 120 s without a sign of life of the
+release, sensors give its uploads to another one (jobs/traffic.py); by then its flight should be over."""
 MAX_UPLOADS = 1000
 """Looked at; more of them in the inbox are another trouble than this one."""
 

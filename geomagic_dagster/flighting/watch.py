@@ -168,7 +168,8 @@ class Watcher:
         return verdict
 
     def _trials(self, flight: Flight, seen: Sequence[Observed]) -> list[Trial]:
-        """Runs whose release the lot of this flight decided: no pins, no shadows, nothing that a person chose."""
+        """Runs whose release the lot of this flight decided: no pins, no shadows, nothing that a person chose, and
+        nothing that another release had to take because its own did not load."""
         trials = []
         for each in seen:
             table = self._tables.get(each.revision or -1)
@@ -176,7 +177,8 @@ class Watcher:
             if table is None or then is None or each.is_shadow or each.run.scan in table.pins:
                 continue
             is_flight = each.flight == flight.id and each.run.release == flight.release
-            if is_flight or (each.flight is None and each.run.release == table.default):
+            is_other = each.flight is None and each.run.release == table.default
+            if (is_flight or is_other) and is_flight == then.takes(each.run.scan):
                 trials.append(Trial(each.run, is_flight, then.per_cent / 100.0))
         return trials
 
@@ -198,7 +200,7 @@ class Watcher:
 
     def _end(self, flight: Flight, sentence: str, since_s: float | None) -> None:
         self._at("worse")
-        if not self._change(end_flight(flight.id), f"flight {flight.id} ended: {sentence}"):
+        if not self._change(end_flight(flight.id, taken_back=True), f"flight {flight.id} ended: {sentence}"):
             return
         self._at("ended")
         after_s = max(0.0, self._now() - (since_s or self._now()))

@@ -13,7 +13,7 @@ import pytest
 from geomagic_dagster.flighting.observe import Observer
 from geomagic_dagster.flighting.promote import make_default, roll_back
 from geomagic_dagster.flighting.watch import CannotWatch, only_one
-from geomagic_dagster.guardrails.tags import FLIGHT_TAG, SHADOW_TAG
+from geomagic_dagster.guardrails.tags import FLIGHT_TAG, SHADOW_TAG, TAKEN_BACK_TAG
 from geomagic_dagster.releases.routing import RoutingRefused
 from geomagic_dagster.releases.routing_changes import end_flight, pin, start_flight
 from tests.flighting.conftest import KILLED, SENTENCE, House
@@ -84,13 +84,17 @@ def test_runs_that_no_lot_sent_prove_nothing(house):
     flight = house.fly("1.1", 50)
     revision = house.routing.read().table.revision
     bad = {"fails": "bug"}
+    good = iter(name for name in map(str, range(1000)) if house.routing.read().table.choose(name).flight is None)
     for i in range(10):
         house.run(f"pinned {i}", "1.1", revision, bad)  # without a flight: a pin, or a person
         house.run(f"by hand {i}", "1.1", None, bad, **{FLIGHT_TAG: flight})
         house.run(f"shadow {i}", "1.1", revision, bad, **{FLIGHT_TAG: flight, SHADOW_TAG: "true"})
-        house.run(f"good {i}", "latest", revision)
+        house.run(next(good), "latest", revision)
     house.routing.change(pin("flown 0", "1.1"), by="ada", why="it is mine")
     house.run("flown 0", "1.1", revision + 1, bad, **{FLIGHT_TAG: flight})
+    flown = next(name for name in map(str, range(1000)) if house.routing.read().table.choose(name).flight)
+    house.run(flown, "latest", revision)  # the flighted release did not load: another one took it
+    house.run("begun too late", "1.1", revision, bad, **{FLIGHT_TAG: flight, TAKEN_BACK_TAG: "true"})
     watcher = house.watcher()
     watcher.look()
     verdict = watcher.verdicts[flight]
