@@ -125,8 +125,8 @@ def words_of_values(verb: str, judged: Judged, value_n: F64, unit: str) -> Calla
         there_n = upto_n & np.isfinite(value_n)
         ours, theirs = value_n[there_n & judged.is_flight_n], value_n[there_n & ~judged.is_flight_n]
         return (
-            f"{verb}: {_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} {_middle(theirs)}{unit} "
-            f"of {len(theirs)} in the same time"
+            f"{verb}: {_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} "
+            f"{_middle(theirs)}{unit} of {len(theirs)} in the same time"
         )
 
     return words
