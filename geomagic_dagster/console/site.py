@@ -15,6 +15,9 @@ from django.urls import URLPattern, URLResolver, path, reverse
 
 from geomagic_dagster.console import roles
 
+ORDER = ("Release", "Traffic", "Incident", "Leadtime", "AuditEntry")
+"""Of the links to the pages of the registry."""
+
 
 class ConsoleSite(AdminSite):
     site_header = site_title = "geomagic"
@@ -22,7 +25,7 @@ class ConsoleSite(AdminSite):
     site_url = ""
     index_template = "console/dashboard.html"
     login_form = AuthenticationForm  # a role lets people in, not Django's "staff"
-    enable_nav_sidebar = True
+    enable_nav_sidebar = False  # a strip of links at the top does it, also on a phone
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Whoever has a role; what they may do there is a matter of roles.py."""
@@ -54,9 +57,9 @@ class ConsoleSite(AdminSite):
         found = super().get_app_list(request, app_label)
         for app in found:
             if app["app_label"] == "registry":
-                own = (("Traffic", "traffic"), ("Lead time", "lead_time"))
-                app["models"] = [_entry(*each) for each in own] + app["models"]
-        return found
+                own = [_entry("Traffic", "traffic"), _entry("Lead time", "lead_time")]
+                app["models"] = sorted(app["models"] + own, key=lambda each: ORDER.index(each["object_name"]))
+        return sorted(found, key=lambda app: app["app_label"] != "registry")
 
 
 def _entry(name: str, page: str) -> dict[str, Any]:

@@ -14,12 +14,11 @@ from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
 from django.db.models import Q
 
 from geomagic_dagster.console.registry.models import Change, Release
+from geomagic_dagster.flighting.promote import SMOKE
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SHADOW_TAG, UPLOAD_TAG, VERSION_TAG
 from geomagic_dagster.jobs.process_scan import JOB
 
 PAGE = 100
-SMOKE = "smoke-"
-"""How uploads begin that no customer sent."""
 RECENT = 50
 """Changes that the medians are of."""
 
