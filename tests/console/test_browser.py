@@ -67,7 +67,12 @@ def page(chromium, live_server, request) -> Iterator[Page]:
     page, complaints = context.new_page(), []
     page.on("console", lambda said: complaints.append(f"{said.text} {said.location}") if said.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: complaints.append(asked.url) if not asked.url.startswith((live_server.url, "data:", "blob:")) else None)
+    page.on(
+        "request",
+        lambda asked: (
+            complaints.append(asked.url) if not asked.url.startswith((live_server.url, "data:", "blob:")) else None
+        ),
+    )
     yield page
     context.close()
     assert complaints == []
@@ -109,7 +114,12 @@ def test_a_scan_is_seen_in_3d(page, scan, make_user):
     picture = cv2.imdecode(np.frombuffer(drawn, np.uint8), cv2.IMREAD_COLOR)[12:-12, 12:-12]
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 30, "a blank canvas"
     keep(page, "scan")
-    assert page.locator(".plan img").evaluate("image => (image.loading = 'eager', image.decode().then(() => image.naturalWidth))") > 0
+    assert (
+        page.locator(".plan img").evaluate(
+            "image => (image.loading = 'eager', image.decode().then(() => image.naturalWidth))"
+        )
+        > 0
+    )
     assert fits(page)
     page.get_by_role("link", name="Run again").click()
     expect(page.get_by_label("Release")).to_be_visible()
@@ -132,7 +142,10 @@ def test_its_sender_sees_how_far_it_is_without_a_login(page, scan):
     page.goto(f"/s/{link_key(scan)}")
     expect(page.get_by_role("status")).to_have_text("The scan is being received.")
     keep(page, "status_receiving")
-    Scan.objects.update(state=State.REJECTED, reason="no floor seen in this scan: expected a floor; got none. Walk once around with the phone tilted down.")
+    Scan.objects.update(
+        state=State.REJECTED,
+        reason="no floor seen in this scan: expected a floor; got none. Walk once around with the phone tilted down.",
+    )
     expect(page.locator(".reason")).to_contain_text("Walk once around", timeout=15_000)  # by itself
     keep(page, "status_rejected")
 
