@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import pytest
 from django.contrib.auth.models import Group
-from django.test import Client
 from playwright.sync_api import Page, expect
 
 from geomagic_dagster.console import roles
@@ -65,7 +64,13 @@ def page(chromium, live_server, request) -> Iterator[Page]:
     width, height = request.param
     context = chromium.new_context(viewport={"width": width, "height": height}, base_url=live_server.url)
     page, complaints = context.new_page(), []
-    page.on("console", lambda said: complaints.append(f"{said.text} {said.location}") if said.type == "error" else None)
+    known = "Mesh is missing primitive index association"  # the viewer's word for meshes that share their vertices
+    page.on(
+        "console",
+        lambda said: (
+            complaints.append(f"{said.text} {said.location}") if said.type == "error" and said.text != known else None
+        ),
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on(
         "request",
@@ -148,17 +153,3 @@ def test_its_sender_sees_how_far_it_is_without_a_login(page, scan):
     )
     expect(page.locator(".reason")).to_contain_text("Walk once around", timeout=15_000)  # by itself
     keep(page, "status_rejected")
-
-
-def test_a_token_is_shown_once(page, make_user):
-    make_user("otto", "operator")
-    log_in(page, "otto")
-    page.goto("/admin/scans/token/add/")
-    page.get_by_label("Name").fill("the app")
-    page.get_by_label("Owner", exact=True).select_option(label="otto")
-    keep(page, "token_form")
-    page.get_by_role("button", name="Make the token").click()
-    secret = page.locator("#secret").inner_text()
-    keep(page, "token")
-    assert fits(page)
-    assert Client().get("/api/scans", headers={"Authorization": f"Bearer {secret}"}).status_code == 200

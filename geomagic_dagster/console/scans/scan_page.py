@@ -38,8 +38,8 @@ from geomagic_dagster.launching.intake import Refused
 
 POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; connect-src 'self' data: blob:; "
-    "style-src 'self' 'unsafe-inline'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; object-src 'none'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    "style-src 'self' 'unsafe-inline'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 """The 3D viewer brings its own style and a decoder in WebAssembly, and makes pictures of the model's; nothing comes
 from elsewhere."""
