@@ -196,3 +196,9 @@ def test_no_migration_is_missing(db):
     said = io.StringIO()
     call_command("makemigrations", "--check", "--dry-run", "registry", stdout=said)
     assert "No changes" in said.getvalue()
+
+
+def test_one_address_may_not_try_name_after_name(client, home):
+    codes = [client.post(LOGIN, {"username": f"name{n}", "password": "wrong"}).status_code for n in range(31)]
+    assert codes == [200] * 30 + [429]
+    assert client.get(LOGIN).status_code == 200
