@@ -82,6 +82,13 @@ def _environment(folder: Path) -> Environment:
     return Environment(folder, read_release(folder / FOLDER), platform)
 
 
+def is_in_force(prefix: Path) -> bool:
+    """Whether an interpreter's environment is the one of its release; what is no release's is nobody's to replace."""
+    if not prefix.name.startswith(f"{ENV}-") or prefix.parent.parent.name != RELEASES:
+        return True
+    return (prefix.parent / ENV).resolve() == prefix.resolve()
+
+
 def all_environments(home: Path) -> list[Path]:
     """The folders of all environments in force, and those before: what there is to share with."""
     return sorted(path for path in (home / RELEASES).glob("*/env-*") if (path / FOLDER).is_dir())
@@ -329,10 +336,11 @@ def activate(environment: Environment, home: Path) -> None:
 def remove(home: Path, line: str, wait_s: float = LEAVE_S) -> int:
     """Removes all environments of a release; returns the bytes that this freed.
 
-    Raises: ReleaseError where processes still run in one after `wait_s`.
+    Raises: ReleaseError where processes still run in one after `wait_s`; nothing new starts in it by then.
     """
     folder = line_folder(home, line)
     with locked(home, line):
+        (folder / ENV).unlink(missing_ok=True)
         until_s = time.monotonic() + wait_s
         while (users := processes_in(folder)) and time.monotonic() < until_s:
             time.sleep(0.2)
@@ -341,11 +349,9 @@ def remove(home: Path, line: str, wait_s: float = LEAVE_S) -> int:
                 folder,
                 expected="nobody who still runs in it",
                 received=f"processes {', '.join(map(str, users[:5]))}",
-                do=f"Let its runs end, then say it again: geomagic release archive {line}.",
+                do=f"Nothing new starts there. When they have ended, say it again: geomagic release archive {line}.",
             )
         freed = sum(sharing.usage(each).own for each in folder.glob(f"{ENV}-*"))
-        (folder / ENV).unlink(missing_ok=True)
-        _sweep(folder)
         shutil.rmtree(folder)
     return freed
 
@@ -378,11 +384,12 @@ def locked(home: Path, line: str) -> Iterator[None]:
 
 
 def _sweep(line: Path, but: Path | None = None) -> None:
-    """Removes the environments of a release that are neither in force nor `but`: killed installs, old hotfixes."""
+    """Removes the environments of a release that are neither in force nor `but`, and that nobody runs in: what killed
+    installs left, and what hotfixes replaced."""
     link = line / ENV
     kept = {link.resolve() if link.exists() else None, but}
     for each in line.glob(f"{ENV}-*"):
-        if each.resolve() not in kept:
+        if each.resolve() not in kept and not processes_in(each):
             shutil.rmtree(each)
 
 

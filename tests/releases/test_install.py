@@ -305,10 +305,12 @@ def test_a_release_that_somebody_runs_in_is_not_removed(own, tmp_path):
     try:
         with pytest.raises(ReleaseError, match=f"expected nobody who still runs in it; got processes {runs.pid}"):
             environments.remove(tmp_path / "home", "1.0", wait_s=0)
-        assert environments.installed(tmp_path / "home", "1.0") == own
+        assert environments.installed(tmp_path / "home", "1.0") is None and own.python.exists()
+        assert not environments.is_in_force(own.folder)  # who is warm in it ends now
     finally:
         runs.communicate(b"\n")
     environments.remove(tmp_path / "home", "1.0")
+    assert not own.folder.exists()
 
 
 # --- the true thing -------------------------------------------------------------------------------

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django import forms
-from django.conf import settings
+from django.urls import reverse
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
-from geomagic_dagster.releases.lifecycle import SIDES, STEPS
+from geomagic_dagster.releases.lifecycle import NEXT, SIDES, STEPS, legal_steps
 
 Target = Literal["release", "flight", "incident", "none"]
 
@@ -30,14 +31,19 @@ class ReasonForm(forms.Form):
         help_text="Why, in a few words: it goes into the audit trail.",
     )
 
+    def fit(self, user: Any) -> None:
+        """Leaves out what this user need not say."""
+
 
 class ApproveForm(ReasonForm):
     side = forms.ChoiceField(
-        choices=[("", "the one that your role stands for"), *((side, side) for side in SIDES)],
-        required=False,
-        help_text="For whoever is a reviewer of both.",
+        choices=[(side, side) for side in SIDES], help_text="You are a reviewer of both, and speak for one."
     )
     field_order = ["side", "reason"]
+
+    def fit(self, user: Any) -> None:
+        if not set(SIDES.values()) <= roles.roles_of(user):
+            del self.fields["side"]
 
 
 class FlightForm(ReasonForm):
@@ -183,21 +189,25 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-def links(user: Any, release: Release) -> list[tuple[str, str, bool]]:
-    """The steps that are legal now and that this user may take: (name, label, whether it leads on)."""
-    from geomagic_dagster.console import roles
-    from geomagic_dagster.releases.lifecycle import NEXT, legal_steps
+class Link(NamedTuple):
+    """A step that somebody may take now."""
 
-    ahead = NEXT[release.state]
+    name: str
+    label: str
+    url: str
+    leads_on: bool
+
+
+def links(user: Any, release: Release) -> list[Link]:
+    """The steps that are legal now and that this user may take; those that lead on first."""
+    ahead = [step for step in NEXT[release.state] if step not in ("roll_back", "end_flight")]
+    targets = {"roll_back": (), "end_flight": (release.line,)}
     return [
-        (name, STEPS[name].label, name in ahead)
+        Link(name, STEPS[name].label, _url(name, *targets.get(name, (release.version,))), name in ahead)
         for name in legal_steps(release.standing)
         if name in ACTIONS and roles.allows(user, name)
     ]
 
 
-def flags_of(line: str) -> tuple[str, ...]:
-    """Flags that a release declares."""
-    from geomagic_dagster.releases.manifest import recorded_manifest
-
-    return tuple(recorded_manifest(line, settings.RELEASES).get("flags", ()))
+def _url(name: str, *target: str) -> str:
+    return reverse("admin:do_to", args=[name, *target]) if target else reverse("admin:do", args=[name])

@@ -22,7 +22,7 @@ from django.utils import timezone
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.registry.models import Approval, Incident, Release, RoutingSync
-from geomagic_dagster.console.registry.sync import follow, lock
+from geomagic_dagster.console.registry.sync import follow, lock, sync_releases
 from geomagic_dagster.console.registry.table_words import changed
 from geomagic_dagster.flighting import promote
 from geomagic_dagster.releases import lifecycle, routing_changes
@@ -303,12 +303,13 @@ def _no_open_incident(release: Release, step: str) -> None:
 
 @contextmanager
 def _deciding(actor: Actor, action: str, reason: str) -> Iterator[RoutingSync]:
-    """The right and the reason; then one at a time, with the table's history read up to now."""
+    """The right and the reason; then one at a time, with everything read up to now."""
     roles.require(actor.user, action)
     if not reason.strip():
         raise Refused(f"{action}: expected a reason; got none. Say in a few words why: it goes into the audit trail.")
     with transaction.atomic():
         synced = lock()
+        sync_releases(settings.RELEASES)
         follow(synced)
         yield synced
 

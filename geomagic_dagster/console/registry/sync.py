@@ -20,6 +20,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from geomagic_dagster.console.registry.lead_time import find_first_scans
 from geomagic_dagster.console.registry.models import AuditEntry, Change, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.table_words import Changed, changed
 from geomagic_dagster.flighting import watch
@@ -45,6 +46,7 @@ def look() -> Seen:
         table = settings.PLACES.routing().read().table
     except (RoutingUnavailable, RoutingRefused) as error:
         return Seen(None, (*problems, str(error)))
+    find_first_scans()
     return Seen(table, tuple(problems))
 
 
