@@ -30,7 +30,7 @@ NAME = "localhost"
 USERS = ("researcher", "engineer", "scientist", "operator", "viewer")
 NOBODY = "nobody"
 """Has a login and no role."""
-CONSOLE_PORT, PORTS = 3003, {"console": 3003, "full": 3000, "read_only": 3004, "rooms": 3001, "metrics": 9464}
+PORTS = {"console": 3003, "full": 3000, "read_only": 3004, "rooms": 3001, "metrics": 9464}
 MAIN = """daemon off; pid {there}/nginx.pid; error_log {there}/error.log warn; worker_processes 1; {user}
 events {{ worker_connections 256; }}
 http {{
@@ -158,12 +158,12 @@ class Gate:
         """All that comes back for these bytes until the other side closes, or falls silent."""
         with socket.create_connection((NAME, self.secure), timeout=wait_s) as plain:
             with self.trust.wrap_socket(plain, server_hostname=NAME) as connection:
-                connection.sendall(content)
                 got = b""
                 try:
+                    connection.sendall(content)
                     while piece := connection.recv(65536):
                         got += piece
-                except TimeoutError:
+                except (TimeoutError, OSError):  # silent, or gone before it had read everything
                     pass
                 return got
 
@@ -217,7 +217,7 @@ def start(stack: ExitStack, command: list[str], environment: Any, output: Path) 
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
 
     def end() -> None:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # nothing where it has ended already
         try:
             process.wait(15)
         except subprocess.TimeoutExpired:
@@ -287,6 +287,7 @@ def installation(stack: ExitStack, folder: Path) -> Gate:
     main = write_nginx(folder / "nginx", ports, gate.plain, gate.secure)
     gate.trust = ssl.create_default_context(cafile=str(main.parent / "certificate.pem"))
     start_nginx(stack, main)
+    stack.callback(lambda: [process.terminate() for process in started.values()])  # all at once, then one by one
     for name, process in started.items():
         wait_for(ports[name], process, folder / f"{name}.out")
     wait_for(gate.secure)

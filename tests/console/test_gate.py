@@ -31,9 +31,12 @@ from tests.console.gate_installation import (
     write_nginx,
 )
 
-pytestmark = pytest.mark.skipif(
-    nginx_program() is None or shutil.which("openssl") is None, reason="no nginx or openssl here (make setup-nginx)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        nginx_program() is None or shutil.which("openssl") is None, reason="no nginx or openssl here (make setup-nginx)"
+    ),
+]
 RELOAD = "mutation { reloadWorkspace { __typename ... on UnauthorizedError { message } } }"
 LAUNCH = """mutation { launchRun(executionParams: {selector: {repositoryLocationName: "x", repositoryName: "x",
     pipelineName: "x"}, mode: "default"}) { __typename } }"""
@@ -303,12 +306,12 @@ def test_a_request_hidden_in_another_reaches_nobody(gate, head, path):
 
 def test_endless_and_broken_requests_are_turned_away(gate):
     name = f"{NAME}:{gate.secure}"
-    assert b" 414 " in gate.raw(f"GET /{'x' * 70_000} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+    assert b" 414 " in gate.raw(f"GET /{'x' * 20_000} HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
     many = "".join(f"X-{i}: {'y' * 1000}\r\n" for i in range(100))
     assert b" 400 " in gate.raw(f"GET / HTTP/1.1\r\nHost: {name}\r\n{many}\r\n".encode())
-    assert b" 405 " in gate.raw(f"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
+    assert b" 400 " in gate.raw(f"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
     assert b"HTTP/1" in gate.raw(b"\x16\x03\x01\x00\xff GET / HTTP/1.1\r\n\r\n")
-    for path, size in (("/admin/login/", 2 * 2**20), ("/dagster/graphql", 17 * 2**20), ("/api/scans", 21 * 2**30)):
+    for path, size in (("/admin/", 2 * 2**20), ("/dagster/graphql", 17 * 2**20), ("/api/scans", 21 * 2**30)):
         said = f"POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
         assert b" 413 " in gate.raw(said.encode()), path
 
@@ -318,7 +321,7 @@ def test_an_upload_goes_through_as_it_comes_and_goes_on_after_a_cut(gate):
     content = b"PK\3\4" + bytes(3_000_000)
     made = gate.ask("/api/scans", None, "POST", {"name": "room.zip", "bytes": len(content)}, **token)
     assert made.status == 201, made
-    url = "/" + json.loads(made.body)["url"].partition("//")[2].partition("/")[2]
+    url = json.loads(made.body)["url"]
     head = f"PATCH {url} HTTP/1.1\r\nHost: {NAME}:{gate.secure}\r\nAuthorization: {token['Authorization']}\r\n"
     rest = "Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\nTus-Resumable: 1.0.0\r\n"
     with socket.create_connection((NAME, gate.secure), timeout=20) as plain:
