@@ -5,6 +5,7 @@ the installation's places are (definitions.py says it), what anybody may do (rol
 
     GEOMAGIC_CONSOLE_HOSTS   names under which browsers reach it, comma separated (default: this machine only)
     GEOMAGIC_CONSOLE_HTTPS   "1" behind a proxy that speaks https: cookies and redirects are then https only
+    GEOMAGIC_RECORDS         where cut releases are recorded (default: releases/ of the checkout)
     DATABASE_URL             another database than $GEOMAGIC_HOME/console.sqlite3, say postgres://...
 """
 
@@ -22,7 +23,7 @@ PLACES = places_from(os.environ)
 """Read it as `django.conf.settings.PLACES`: tests put another one there."""
 
 REPOSITORY = Path(__file__).parents[2]
-RELEASES = REPOSITORY / "releases"
+RELEASES = Path(os.environ.get("GEOMAGIC_RECORDS") or REPOSITORY / "releases").absolute()
 """Where cut releases are recorded: a folder of the checkout."""
 
 SECRET_KEY = secret_key(HOME / "console.secret")
@@ -86,8 +87,7 @@ WHITENOISE_USE_FINDERS = True  # straight from the packages: nothing to collect 
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-DATETIME_FORMAT = "Y-m-d H:i:s"
-DATE_FORMAT = "Y-m-d"
+FORMAT_MODULE_PATH = ["geomagic_dagster.console.formats"]
 
 # --- who gets in -----------------------------------------------------------------------------------
 DEBUG = False
@@ -146,5 +146,6 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {"geomagic": {"level": "INFO"}},
 }

@@ -9,11 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.admin import AdminSite
+from django.contrib.auth.decorators import login_not_required  # pyright: ignore[reportAttributeAccessIssue]
 from django.contrib.auth.forms import AuthenticationForm
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, URLResolver, path, reverse
+from django.utils.decorators import method_decorator
 
 from geomagic_dagster.console import roles
+from geomagic_dagster.console.client import client_ip
+from geomagic_dagster.console.scans import rates
+from geomagic_dagster.console.scans.refusals import Refused
+
+ORDER = ("Release", "Traffic", "Incident", "Leadtime", "AuditEntry")
+"""Of the links to the pages of the registry."""
 
 
 class ConsoleSite(AdminSite):
@@ -22,12 +30,22 @@ class ConsoleSite(AdminSite):
     site_url = ""
     index_template = "console/dashboard.html"
     login_form = AuthenticationForm  # a role lets people in, not Django's "staff"
-    enable_nav_sidebar = True
+    enable_nav_sidebar = False  # a strip of links at the top does it, also on a phone
 
     def has_permission(self, request: HttpRequest) -> bool:
         """Whoever has a role; what they may do there is a matter of roles.py."""
         user = request.user
         return bool(user.is_active and (user.is_superuser or roles.roles_of(user)))
+
+    @method_decorator(login_not_required)
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """Limits what one address may try in all; what it may try on one name, axes limits."""
+        if request.method == "POST":
+            try:
+                rates.count("login", client_ip(request))
+            except Refused as refused:
+                return HttpResponse(str(refused), status=429, headers=refused.headers, content_type="text/plain")
+        return super().login(request, extra_context)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return super().each_context(request) | {"roles": ", ".join(sorted(roles.roles_of(request.user)))}
@@ -54,9 +72,9 @@ class ConsoleSite(AdminSite):
         found = super().get_app_list(request, app_label)
         for app in found:
             if app["app_label"] == "registry":
-                own = (("Traffic", "traffic"), ("Lead time", "lead_time"))
-                app["models"] = [_entry(*each) for each in own] + app["models"]
-        return found
+                own = [_entry("Traffic", "traffic"), _entry("Lead time", "lead_time")]
+                app["models"] = sorted(app["models"] + own, key=lambda each: ORDER.index(each["object_name"]))
+        return sorted(found, key=lambda app: app["app_label"] != "registry")
 
 
 def _entry(name: str, page: str) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tomllib
+import uuid
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,13 +18,34 @@ import django
 django.setup()
 
 from django.contrib.auth.models import Group, User
+from django.core.cache import cache
 
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
 from geomagic_dagster.console.registry.sync import sync_releases
+from geomagic_dagster.releases import environments
+from geomagic_dagster.releases.installed import FOLDER
+from geomagic_dagster.releases.record import (
+    HISTORY,
+    MANIFEST,
+    RELEASE,
+    Change,
+    read_release,
+    record_folder,
+    write_release,
+)
+from geomagic_dagster.releases.record import Release as Record
 from geomagic_dagster.resources.places import Places
 from tests.console.people import PASSWORD
+
+CUT_AT = "2026-03-02T10:00:00+00:00"
+
+
+@pytest.fixture(autouse=True)
+def nobody_asked_yet():
+    """How often somebody asked is counted in the cache."""
+    cache.clear()
 
 
 @pytest.fixture
@@ -52,23 +74,19 @@ def home(settings, tmp_path) -> Path:
 def cut(db, home, settings):
     """Records a cut release as `geomagic release cut` would, and lets the console find it."""
 
-    def cut(
-        version: str = "1.1.0", who: str = "Cy Cutter <cut@example.org>", at: str = "2026-03-02T10:00:00Z"
-    ) -> Release:
+    def cut(version: str = "1.1.0", who: str = "Cy Cutter <cut@example.org>", at: str = CUT_AT) -> Release:
         line = version.rpartition(".")[0]
         folder = settings.RELEASES / line
-        if (folder / "release.toml").exists():
-            old = tomllib.loads((folder / "release.toml").read_text())["version"]
-            (folder / "history" / old).mkdir(parents=True)
-            (folder / "release.toml").rename(folder / "history" / old / "release.toml")
+        if (folder / RELEASE).exists():
+            former = folder / HISTORY / read_release(folder).version
+            former.mkdir(parents=True)
+            (folder / RELEASE).rename(former / RELEASE)
         folder.mkdir(parents=True, exist_ok=True)
         commit = hashlib.sha1(version.encode()).hexdigest()
-        (folder / "release.toml").write_text(
-            f'schema = 1\nline = "{line}"\nversion = "{version}"\ncommit = "{commit}"\nbranch = "main"\n'
-            f'who = "{who}"\nwhen = "{at}"\npython = "3.11.7"\n\n'
-            f'[files]\n"manifest.json" = "{hashlib.sha256(version.encode()).hexdigest()}"\n\n'
-            f'[[commits]]\ncommit = "{commit}"\nwhen = "2026-03-01T10:00:00Z"\nwho = "ada"\ntitle = "Walls are straighter"\n'
-        )
+        digest = hashlib.sha256(version.encode()).hexdigest()
+        change = Change(commit, "2026-03-01T10:00:00+00:00", "Walls are straighter")
+        record = Record(line, version, commit, "main", who, at, "3.11.7", files={MANIFEST: digest}, changes=(change,))
+        write_release(record, folder)
         sync_releases(settings.RELEASES)
         return Release.objects.get(version=version)
 
@@ -76,13 +94,18 @@ def cut(db, home, settings):
 
 
 @pytest.fixture
-def install(home):
+def install(home, settings):
     """Pretends that a release's environment is there."""
 
-    def install(release: Release) -> None:
-        folder = home / "releases" / release.line / "env" / "geomagic-release"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "release.toml").write_text(f'version = "{release.version}"\ncommit = "{release.commit}"\n')
+    def install(release: Release, commit: str = "") -> None:
+        record = read_release(record_folder(settings.RELEASES, release.version))
+        line = environments.line_folder(home, release.line)
+        said = line / f"env-{uuid.uuid4().hex[:6]}" / FOLDER
+        said.mkdir(parents=True)
+        (said / "environment-cp311-linux.json").write_text("{}")
+        write_release(replace(record, commit=commit or record.commit), said)
+        (line / environments.ENV).unlink(missing_ok=True)
+        (line / environments.ENV).symlink_to(said.parent)
 
     return install
 

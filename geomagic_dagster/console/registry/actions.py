@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from django import forms
-from django.conf import settings
+from django.urls import reverse
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
-from geomagic_dagster.releases.lifecycle import SIDES, STEPS
+from geomagic_dagster.releases.lifecycle import NEXT, SIDES, STEPS, legal_steps
 
 Target = Literal["release", "flight", "incident", "none"]
 
@@ -30,14 +31,19 @@ class ReasonForm(forms.Form):
         help_text="Why, in a few words: it goes into the audit trail.",
     )
 
+    def fit(self, user: Any) -> None:
+        """Leaves out what this user need not say."""
+
 
 class ApproveForm(ReasonForm):
     side = forms.ChoiceField(
-        choices=[("", "the one that your role stands for"), *((side, side) for side in SIDES)],
-        required=False,
-        help_text="For whoever is a reviewer of both.",
+        choices=[(side, side) for side in SIDES], help_text="You are a reviewer of both, and speak for one."
     )
     field_order = ["side", "reason"]
+
+    def fit(self, user: Any) -> None:
+        if not set(SIDES.values()) <= roles.roles_of(user):
+            del self.fields["side"]
 
 
 class FlightForm(ReasonForm):
@@ -48,7 +54,12 @@ class FlightForm(ReasonForm):
         help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way.",
     )
     shadow = forms.BooleanField(required=False, help_text="It sees copies of them; customers get the default's result.")
-    field_order = ["per_cent", "shadow", "reason"]
+    may_change = forms.CharField(
+        required=False,
+        label="Numbers that it is meant to change",
+        help_text="Like layout.area_m2 or layout.*, with spaces between: they end no flight.",
+    )
+    field_order = ["per_cent", "shadow", "may_change", "reason"]
 
 
 class PinForm(ReasonForm):
@@ -118,7 +129,9 @@ ACTIONS: dict[str, Action] = {
     "reject": _of_a_release("reject", lambda who, version, said: service.reject(who, version, said["reason"])),
     "start_flight": _of_a_release(
         "start_flight",
-        lambda who, version, said: service.start_flight(who, version, said["reason"], said["per_cent"], said["shadow"]),
+        lambda who, version, said: service.start_flight(
+            who, version, said["reason"], said["per_cent"], said["shadow"], tuple(said.get("may_change", "").split())
+        ),
         FlightForm,
     ),
     "end_flight": Action(
@@ -176,21 +189,25 @@ ACTIONS: dict[str, Action] = {
 }
 
 
-def links(user: Any, release: Release) -> list[tuple[str, str, bool]]:
-    """The steps that are legal now and that this user may take: (name, label, whether it leads on)."""
-    from geomagic_dagster.console import roles
-    from geomagic_dagster.releases.lifecycle import NEXT, legal_steps
+class Link(NamedTuple):
+    """A step that somebody may take now."""
 
-    ahead = NEXT[release.state]
+    name: str
+    label: str
+    url: str
+    leads_on: bool
+
+
+def links(user: Any, release: Release) -> list[Link]:
+    """The steps that are legal now and that this user may take; those that lead on first."""
+    ahead = [step for step in NEXT[release.state] if step not in ("roll_back", "end_flight")]
+    targets = {"roll_back": (), "end_flight": (release.line,)}
     return [
-        (name, STEPS[name].label, name in ahead)
+        Link(name, STEPS[name].label, _url(name, *targets.get(name, (release.version,))), name in ahead)
         for name in legal_steps(release.standing)
         if name in ACTIONS and roles.allows(user, name)
     ]
 
 
-def flags_of(line: str) -> tuple[str, ...]:
-    """Flags that a release declares."""
-    from geomagic_dagster.releases.manifest import recorded_manifest
-
-    return tuple(recorded_manifest(line, settings.RELEASES).get("flags", ()))
+def _url(name: str, *target: str) -> str:
+    return reverse("admin:do_to", args=[name, *target]) if target else reverse("admin:do", args=[name])

@@ -6,6 +6,7 @@ Belongs here: which columns, filters and details. Does not belong here: pages th
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.contrib import admin, messages
@@ -45,6 +46,11 @@ class ReadOnly(admin.ModelAdmin):
 
     has_module_permission = has_view_permission
 
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        look()
+        title = str(self.opts.verbose_name_plural).capitalize()
+        return super().changelist_view(request, {"title": title, "subtitle": None} | (extra_context or {}))
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -80,8 +86,7 @@ class ReleaseAdmin(ReadOnly):
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {name: each for name, each in super().get_actions(request).items() if roles.allows(request.user, name)}
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        look()
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         self.request = request
         return super().changelist_view(request, extra_context)
 
@@ -91,8 +96,7 @@ class ReleaseAdmin(ReadOnly):
 
     @admin.display(description="next legal step")
     def steps(self, release: Release) -> str:
-        ahead = ((reverse("admin:do_to", args=(name, release.version)), label)
-                 for name, label, leads_on in links(self.request.user, release) if leads_on)  # fmt: skip
+        ahead = ((each.url, each.label) for each in links(self.request.user, release) if each.leads_on)
         return format_html_join(" ", '<a class="step" href="{}">{}</a>', ahead) or "–"
 
     @admin.display(description="approvals")
@@ -115,6 +119,7 @@ class ReleaseAdmin(ReadOnly):
             "opts": self.opts,
             "release": release,
             "ladder": [(state, state == release.state, n < reached) for n, state in enumerate(LADDER)],
+            "is_aside": release.state not in LADDER,
             "links": links(request.user, release),
             "approvals": release.approvals.select_related("user").order_by("-proposal", "at"),
             "missing": service.missing_approvals(release) if release.state == State.PROPOSED else (),
@@ -147,8 +152,7 @@ class IncidentAdmin(ReadOnly):
             '<a class="step" href="{}">Close</a>', reverse("admin:do_to", args=("close_incident", incident.pk))
         )
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        look()
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         may = {"may_open": roles.allows(request.user, "open_incident")}
         return super().changelist_view(request, may | (extra_context or {}))
 
@@ -159,6 +163,9 @@ class StagingTestAdmin(ReadOnly):
     list_filter = ("passed", "release")
     list_select_related = ("release",)
 
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}  # a release's own page shows them: no link of their own
+
 
 @admin.register(AuditEntry)
 class AuditAdmin(ReadOnly):
@@ -166,11 +173,19 @@ class AuditAdmin(ReadOnly):
     list_filter = ("action", "role")
     search_fields = ("who", "action", "object", "reason")
     date_hierarchy = "at"
+    fields = ("at", "who", "role", "action", "object", "reason", "was", "became", "ip", "revision")
     show_full_result_count = False
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        look()
-        return super().changelist_view(request, extra_context)
+    def has_been(self, value: Any) -> str:
+        return format_html("<pre>{}</pre>", json.dumps(value, indent=1, ensure_ascii=False)) if value else "–"
+
+    @admin.display(description="before")
+    def was(self, entry: AuditEntry) -> str:
+        return self.has_been(entry.before)
+
+    @admin.display(description="after")
+    def became(self, entry: AuditEntry) -> str:
+        return self.has_been(entry.after)
 
 
 @admin.register(Approval)
@@ -178,6 +193,9 @@ class ApprovalAdmin(ReadOnly):
     list_display = ("release", "proposal", "user", "side", "at", "reason")
     list_filter = ("side",)
     list_select_related = ("release", "user")
+
+    def get_model_perms(self, request: HttpRequest) -> dict[str, bool]:
+        return {}  # a release's own page shows them: no link of their own
 
 
 # --- people ----------------------------------------------------------------------------------------

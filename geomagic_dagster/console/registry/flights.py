@@ -6,15 +6,18 @@ Belongs here: counting the runs that the console follows (scans/). Does not belo
 
 from __future__ import annotations
 
+import json
 import statistics
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db.models import QuerySet
 from django.utils.dateparse import parse_datetime
 
 from geomagic_dagster.console.scans.models import Run
 from geomagic_dagster.releases.routing_table import Flight, RoutingTable
 
+WATCHER = "metrics/watcher.json"
 SUCCESS, FAILURE = "SUCCESS", "FAILURE"
 
 
@@ -39,6 +42,12 @@ class Flown:
     flight: Flight
     own: Numbers
     default: Numbers
+    evidence: float | None
+    """That it is worse, as a part of what ends the flight; None where no watcher looked yet."""
+
+    @property
+    def evidence_per_cent(self) -> float | None:
+        return None if self.evidence is None else 100 * self.evidence
 
     @property
     def sides(self) -> tuple[Numbers, Numbers]:
@@ -47,7 +56,7 @@ class Flown:
 
 def flown(table: RoutingTable) -> list[Flown]:
     """Every flight of a table with its numbers."""
-    found = []
+    found, evidence = [], _evidence()
     for flight in table.flights:
         runs = Run.objects.filter(status__in=(SUCCESS, FAILURE))
         if (since := parse_datetime(flight.started_at)) is not None:
@@ -58,9 +67,18 @@ def flown(table: RoutingTable) -> list[Flown]:
                 flight,
                 _numbers(flight.release, runs.filter(flight=flight.id)),
                 _numbers(table.default, of_default),
+                evidence.get(flight.id),
             )
         )
     return found
+
+
+def _evidence() -> dict[str, float]:
+    """What the watcher keeps of its verdicts, by flight."""
+    try:
+        return json.loads((settings.HOME / WATCHER).read_bytes()).get("evidence", {})
+    except (OSError, ValueError, AttributeError):  # none has looked yet: the page says so
+        return {}
 
 
 def _numbers(release: str, runs: QuerySet[Run]) -> Numbers:

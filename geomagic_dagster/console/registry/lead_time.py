@@ -1,25 +1,22 @@
 """From a commit to the first customer's scan, and to the default: for each change.
 
-Belongs here: finding the first customer's scan among Dagster's runs, the differences, their medians. Does not belong
-here: when a release became the default (sync.py copies it from the routing table's history).
+Belongs here: finding the first customer's scan among the runs that the console follows, the differences, their
+medians. Does not belong here: when a release became the default (sync.py copies it from the routing table's history).
 """
 
 from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
-from django.db.models import Q
+from django.db.models import Min, Q
 
 from geomagic_dagster.console.registry.models import Change, Release
-from geomagic_dagster.guardrails.tags import RELEASE_TAG, SHADOW_TAG, UPLOAD_TAG, VERSION_TAG
-from geomagic_dagster.jobs.process_scan import JOB
+from geomagic_dagster.console.scans.models import Run
+from geomagic_dagster.flighting.promote import SMOKE
 
-PAGE = 100
-SMOKE = "smoke-"
-"""How uploads begin that no customer sent."""
+SUCCESS = "SUCCESS"
 RECENT = 50
 """Changes that the medians are of."""
 
@@ -42,36 +39,25 @@ class Summary:
     to_default: timedelta | None
 
 
-def find_first_scans(instance: DagsterInstance) -> None:
+def find_first_scans() -> None:
     """Fills in the first customer's scan of every release that had traffic and has none yet."""
-    for release in Release.objects.filter(first_scan_at=None).filter(
-        Q(default_at__isnull=False) | Q(flighted_at__isnull=False)
-    ):
-        if (found := first_scan_at(instance, release)) is not None:
+    had_traffic = Q(default_at__isnull=False) | Q(flighted_at__isnull=False)
+    for release in Release.objects.filter(had_traffic, first_scan_at=None):
+        if (found := first_scan_at(release)) is not None:
             release.first_scan_at = found
             release.save(update_fields=["first_scan_at"])
 
 
-def first_scan_at(instance: DagsterInstance, release: Release) -> datetime | None:
-    """When the first customer had a room from this version: a run of an upload that succeeded, for real."""
-    cursor = None
-    while True:
-        records = instance.get_run_records(
-            RunsFilter(job_name=JOB, tags={RELEASE_TAG: release.line}, statuses=[DagsterRunStatus.SUCCESS]),
-            limit=PAGE,
-            ascending=True,
-            cursor=cursor,
-        )
-        for record in records:
-            tags = record.dagster_run.tags
-            is_customers = tags.get(UPLOAD_TAG) and not tags[UPLOAD_TAG].startswith(SMOKE)
-            is_this = tags.get(VERSION_TAG, release.version) == release.version
-            ended = datetime.fromtimestamp(record.end_time, UTC) if record.end_time else None
-            if is_customers and is_this and tags.get(SHADOW_TAG) != "true" and ended and ended >= release.cut_at:
-                return ended
-        if len(records) < PAGE:
-            return None
-        cursor = records[-1].dagster_run.run_id
+def first_scan_at(release: Release) -> datetime | None:
+    """When the first customer had a room from this version: no shadow, no smoke scan, no version before it."""
+    runs = Run.objects.filter(
+        Q(version=release.version) | Q(version=""),
+        release=release.line,
+        status=SUCCESS,
+        is_shadow=False,
+        ended_at__gte=release.cut_at,
+    )
+    return runs.exclude(scan__upload__startswith=SMOKE).aggregate(first=Min("ended_at"))["first"]
 
 
 def changes() -> list[Lead]:

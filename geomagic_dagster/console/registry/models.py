@@ -78,7 +78,6 @@ class Change(models.Model):
 
     release = models.ForeignKey(Release, models.CASCADE, related_name="changes")
     commit = models.CharField(max_length=64)
-    author = models.CharField(max_length=200, blank=True)
     title = models.CharField(max_length=500, blank=True)
     committed_at = models.DateTimeField()
 

@@ -108,6 +108,7 @@ def do(request: HttpRequest, action: str, target: str = "") -> HttpResponse:
     except roles.NotAllowed as refused:
         return _refused(request, context, refused, HTTPStatus.FORBIDDEN)
     form = known.form(request.POST or None)
+    form.fit(request.user)
     context["form"] = form
     if known.target == "release":
         context["release"] = release = Release.objects.filter(version=target).first()

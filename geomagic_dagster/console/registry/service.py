@@ -22,8 +22,9 @@ from django.utils import timezone
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.registry.models import Approval, Incident, Release, RoutingSync
-from geomagic_dagster.console.registry.sync import follow, lock
+from geomagic_dagster.console.registry.sync import follow, lock, sync_releases
 from geomagic_dagster.console.registry.table_words import changed
+from geomagic_dagster.flighting import promote
 from geomagic_dagster.releases import lifecycle, routing_changes
 from geomagic_dagster.releases.lifecycle import SIDES, IllegalStep, State
 from geomagic_dagster.releases.routing import RoutingUnavailable
@@ -137,8 +138,14 @@ def reject(actor: Actor, version: str, reason: str) -> Release:
 # --- traffic ---------------------------------------------------------------------------------------
 
 
-def start_flight(actor: Actor, version: str, reason: str, per_cent: float, shadow: bool = False) -> RoutingTable:
-    """Sends a share of the uploads to a release; as a shadow, copies of them. Again: changes the share."""
+def start_flight(
+    actor: Actor, version: str, reason: str, per_cent: float, shadow: bool = False, may_change: tuple[str, ...] = ()
+) -> RoutingTable:
+    """Sends a share of the uploads to a release; as a shadow, copies of them. Again: changes the share.
+
+    Args:
+        may_change: numbers ("layout.area_m2", "layout.*") that the release is meant to change: they end no flight.
+    """
     with _deciding(actor, "start_flight", reason) as synced:
         release = _release(version)
         release.standing.check("start_flight")
@@ -146,8 +153,20 @@ def start_flight(actor: Actor, version: str, reason: str, per_cent: float, shado
         edits = (
             routing_changes.make_live(release.line),
             routing_changes.start_flight(release.line, per_cent, shadow=shadow),
+            _may_change(release.line, shadow, may_change),
         )
         return _change(actor, synced, "start_flight", f"release {version}", reason, *edits)
+
+
+def _may_change(line: str, shadow: bool, names: tuple[str, ...]) -> Edit:
+    """Says so in the flight, where the watcher reads it."""
+
+    def edit(document: dict[str, Any]) -> None:
+        for each in document["flights"]:
+            if names and each["release"] == line and bool(each.get("shadow")) is shadow:
+                each["may_change"] = sorted(names)
+
+    return edit
 
 
 def end_flight(actor: Actor, flight: str, reason: str) -> RoutingTable:
@@ -164,7 +183,7 @@ def make_default(actor: Actor, version: str, reason: str) -> RoutingTable:
         release = _release(version)
         release.standing.check("make_default")
         _no_open_incident(release, "make_default")
-        edits = (routing_changes.make_live(release.line), routing_changes.set_default(release.line))
+        edits = (routing_changes.make_live(release.line), promote.on_probation(release.line))
         return _change(actor, synced, "make_default", f"release {version}", reason, *edits)
 
 
@@ -174,8 +193,10 @@ def roll_back(actor: Actor, reason: str) -> RoutingTable:
         table = settings.PLACES.routing().read().table
         current = Release.objects.filter(line=table.default, is_current=True).first()
         what = f"release {current.version if current else table.default}"
-        is_new = table.probation is not None
-        edit = routing_changes.roll_back(table.default) if is_new else _go_back_to(_default_before(table))
+        if table.probation:
+            edit = promote.off_probation(table.default, failed=True)
+        else:
+            edit = _go_back_to(promote.default_before(settings.PLACES.routing(), table))
         return _change(actor, synced, "roll_back", what, reason, edit)
 
 
@@ -195,24 +216,12 @@ def set_flag(
         return _change(actor, synced, "set_flag", f"flag {name}", reason, edit)
 
 
-def _default_before(table: RoutingTable) -> str:
-    """The last default that was another one, and that may still get traffic."""
-    before = [each.default for each in settings.PLACES.routing().history() if each.default != table.default]
-    for line in reversed(before):
-        if line in table.live:
-            return line
-    raise Refused(
-        f"roll_back: expected a default before {table.default} that is live ({', '.join(table.live)}); "
-        "got none. Make another release the default."
-    )
-
-
 def _go_back_to(line: str) -> Edit:
     """Without a probation: it was the default before, and whoever goes back to it is in a hurry."""
 
     def edit(document: dict[str, Any]) -> None:
-        document["default"], document["probation"] = line, None
-        document["flights"] = [each for each in document["flights"] if each["release"] != line]
+        routing_changes.set_default(line)(document)
+        document["probation"] = None
 
     return edit
 
@@ -294,12 +303,13 @@ def _no_open_incident(release: Release, step: str) -> None:
 
 @contextmanager
 def _deciding(actor: Actor, action: str, reason: str) -> Iterator[RoutingSync]:
-    """The right and the reason; then one at a time, with the table's history read up to now."""
+    """The right and the reason; then one at a time, with everything read up to now."""
     roles.require(actor.user, action)
     if not reason.strip():
         raise Refused(f"{action}: expected a reason; got none. Say in a few words why: it goes into the audit trail.")
     with transaction.atomic():
         synced = lock()
+        sync_releases(settings.RELEASES)
         follow(synced)
         yield synced
 

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +30,8 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release, StagingTest
+from geomagic_dagster.releases import environments
+from geomagic_dagster.releases.record import ReleaseError
 
 SMOKE = {"smoke-1": 1, "smoke-2": 2}
 """Made-up rooms by name, with their seeds."""
@@ -38,7 +39,7 @@ FRAMES = 40
 DEADLINE_S = 900.0
 """For one scan; a release that takes longer has not passed."""
 PACKAGE_FILES = ("room.glb", "room.json", "manifest.json")
-OURS = ("GEOMAGIC_", "DAGSTER_", "PYTHON", "VIRTUAL_ENV")
+OURS = ("GEOMAGIC_", "DAGSTER_", "DJANGO_")
 
 
 def staging_home() -> Path:
@@ -46,21 +47,26 @@ def staging_home() -> Path:
 
 
 def interpreter(release: Release) -> Path:
-    """Python of the release's own environment."""
-    return settings.HOME / "releases" / release.line / "env" / "bin" / "python"
+    """Python of the release's own environment. Raises: Refused."""
+    return check_environment(release).python
 
 
-def check_environment(release: Release) -> None:
-    """Raises: Refused where the release is not installed here, or another version is."""
-    path = interpreter(release).parents[1] / "geomagic-release" / "release.toml"
+def check_environment(release: Release) -> environments.Environment:
+    """The release's environment. Raises: Refused where it is not installed here, or another version is."""
     do = f"Install it: geomagic release install {release.version}"
     try:
-        said = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise service.Refused(f"{release}: expected its environment at {path.parents[1]}; got none. {do}") from None
-    if said.get("version") != release.version or said.get("commit") != release.commit:
-        got = f"{said.get('version')} from commit {str(said.get('commit'))[:12]}"
-        raise service.Refused(f"{path}: expected {release.version} from commit {release.commit[:12]}; got {got}. {do}")
+        found = environments.installed(settings.HOME, release.line)
+    except (ReleaseError, StopIteration) as error:
+        raise service.Refused(f"{release}: expected its environment; it cannot be read: {error} {do}") from error
+    if found is None:
+        place = environments.line_folder(settings.HOME, release.line) / environments.ENV
+        raise service.Refused(f"{release}: expected its environment at {place}; got none. {do}")
+    if (found.release.version, found.release.commit) != (release.version, release.commit):
+        got = f"{found.release.version} from commit {found.release.commit[:12]}"
+        raise service.Refused(
+            f"{found.folder}: expected {release.version} from commit {release.commit[:12]}; got {got}. {do}"
+        )
+    return found
 
 
 def start_test(actor: Actor, version: str) -> StagingTest:
@@ -174,7 +180,8 @@ def _geomagic(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedP
     """`geomagic ...` of another environment, in staging's home and with nothing of ours around it."""
     home = staging_home()
     home.mkdir(parents=True, exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    ours = environments.own_environment(os.environ).items()
+    environment = {name: value for name, value in ours if not name.startswith(OURS)}
     environment |= {"GEOMAGIC_HOME": str(home), "COLUMNS": "200"}
     command = (str(python), "-m", "geomagic_dagster.cli", *arguments)
     try:

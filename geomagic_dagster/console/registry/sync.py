@@ -10,7 +10,6 @@ entry is missing here, and is made from the revision's own `by` and `why` the ne
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,12 +20,14 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
+from geomagic_dagster.console.registry.lead_time import find_first_scans
 from geomagic_dagster.console.registry.models import AuditEntry, Change, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.table_words import Changed, changed
+from geomagic_dagster.flighting import watch
+from geomagic_dagster.releases.record import HISTORY, LOCK, MANIFEST, RELEASE, ReleaseError, read_release
+from geomagic_dagster.releases.record import Release as Record
 from geomagic_dagster.releases.routing import RoutingUnavailable
 from geomagic_dagster.releases.routing_table import NEVER, RoutingRefused, RoutingTable
-
-log = logging.getLogger("geomagic.console")
 
 
 @dataclass(frozen=True)
@@ -39,59 +40,62 @@ class Seen:
 
 def look() -> Seen:
     """Brings everything up to date, for a page: it opens also where something does not answer, and says so."""
-    problems: list[str] = []
-    sync_releases(settings.RELEASES)
+    problems = sync_releases(settings.RELEASES)
     try:
         problems += filter(None, [sync_routing()])
         table = settings.PLACES.routing().read().table
     except (RoutingUnavailable, RoutingRefused) as error:
-        return Seen(None, (str(error),))
+        return Seen(None, (*problems, str(error)))
+    find_first_scans()
     return Seen(table, tuple(problems))
-
-
-def sync() -> str | None:
-    """Brings everything up to date; what is wrong with the routing table's place, in words, if anything is."""
-    sync_releases(settings.RELEASES)
-    return sync_routing()
 
 
 # --- cut releases ----------------------------------------------------------------------------------
 
 
 @transaction.atomic
-def sync_releases(folder: Path) -> None:
-    """Every release.toml under `folder`, also those that a hotfix moved to history/."""
-    from geomagic_dagster.console.registry.records import RecordBroken, read_record
-
-    for path in sorted(folder.glob("*/release.toml")) + sorted(folder.glob("*/history/*/release.toml")):
+def sync_releases(records: Path) -> list[str]:
+    """Every release that is recorded in `records`, also those whose place a hotfix took; what cannot be read."""
+    problems = []
+    now = sorted(path.parent for path in records.glob(f"*/{RELEASE}"))
+    before = sorted(path.parent for path in records.glob(f"*/{HISTORY}/*/{RELEASE}"))
+    for folder in (*before, *now):
         try:
-            record = read_record(path)
-        except RecordBroken as error:
-            log.error("%s", error)
-            continue
-        fields = {
-            "line": record.line,
-            "commit": record.commit,
-            "branch": record.branch,
-            "manifest_sha256": record.manifest_sha256,
-            "lock_sha256": record.lock_sha256,
-            "python": record.python,
-            "cut_by": record.who,
-            "cut_at": record.when,
-            "is_current": path.parent.parent == folder,
-        }
-        release, is_new = Release.objects.update_or_create(version=record.version, defaults=fields)
-        if is_new:
-            AuditEntry.objects.create(
-                at=record.when, who=record.who[:150], action="cut", object=f"release {record.version}",
-                after={"commit": record.commit, "manifest": record.manifest_sha256},
-            )  # fmt: skip
-        for each in record.commits:
-            Change.objects.get_or_create(
-                release=release,
-                commit=each.commit,
-                defaults={"author": each.author, "title": each.title[:500], "committed_at": each.at},
-            )
+            _copy_record(read_release(folder), is_current=folder in now)
+        except ReleaseError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _copy_record(record: Record, is_current: bool) -> None:
+    fields = {
+        "line": record.line,
+        "commit": record.commit,
+        "branch": record.branch,
+        "manifest_sha256": record.files.get(MANIFEST, ""),
+        "lock_sha256": record.files.get(LOCK, ""),
+        "python": record.python,
+        "cut_by": record.cut_by,
+        "cut_at": _time(record.cut_at),
+        "is_current": is_current,
+    }
+    release, is_new = Release.objects.get_or_create(version=record.version, defaults=fields)
+    if not is_new:
+        if release.is_current != is_current:
+            release.is_current = is_current
+            release.save(update_fields=["is_current"])
+        return
+    AuditEntry.objects.create(
+        at=_time(record.cut_at),
+        who=record.cut_by[:150],
+        action="cut",
+        object=f"release {record.version}",
+        after={"commit": record.commit, "manifest": release.manifest_sha256},
+    )
+    for each in record.changes:
+        Change.objects.create(
+            release=release, commit=each.commit, title=each.subject[:500], committed_at=_time(each.authored_at)
+        )
 
 
 # --- the routing table -----------------------------------------------------------------------------
@@ -149,7 +153,7 @@ def _copy(table: RoutingTable, change: Changed) -> None:
                 release.save(update_fields=[field])
     if change.rolled_back:
         open_incident_of(table, change.rolled_back, f"{change.rolled_back} was rolled back to {table.default}")
-    elif table.written_by == WATCHER:
+    elif table.written_by == watch.BY:
         for flight in change.ended:
             open_incident_of(table, flight.release, f"The flight of {flight.release} was ended by the watcher")
 
@@ -158,10 +162,6 @@ def _version_at(line: str, when: datetime) -> Release | None:
     """Which version of a line got its traffic then: a hotfix takes the place of the one before."""
     versions = Release.objects.filter(line=line).order_by("-cut_at")
     return versions.filter(cut_at__lte=when).first() or versions.last()
-
-
-WATCHER = "watcher"
-"""What the process that watches over flights and new defaults signs its revisions with."""
 
 
 def open_incident_of(table: RoutingTable, line: str, title: str) -> None:

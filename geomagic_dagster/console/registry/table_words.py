@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from geomagic_dagster.flighting.promote import SMOKE
 from geomagic_dagster.releases.routing_table import Flag, Flight, RoutingTable
 
 
@@ -47,7 +48,8 @@ def changed(old: RoutingTable, new: RoutingTable) -> Changed:
             words = f"flight {each.id}: {_flight(each)}, before {before[each.id].per_cent:g} %"
             parts.append(("start_flight", f"release {each.release}", words))
     parts += [("end_flight", f"release {each.release}", f"flight {each.id} ended: {_flight(each)}") for each in ended]
-    parts += _mapping(old.pins, new.pins, "set_pin", "scan", lambda release: f"goes to {release}")
+    pins, pins_now = (_of_customers(each) for each in (old.pins, new.pins))
+    parts += _mapping(pins, pins_now, "set_pin", "scan", lambda release: f"goes to {release}")
     parts += _mapping(old.flags, new.flags, "set_flag", "flag", flag_words)
     for each in new.live:
         if each not in old.live:
@@ -78,6 +80,11 @@ def flag_words(flag: Flag) -> str:
     parts = [f"on for {flag.per_cent:g} % of the scans"] if flag.per_cent else []
     parts += [f"on for {', '.join(flag.scans)}"] if flag.scans else []
     return " and ".join(parts) or "off"
+
+
+def _of_customers(pins: Mapping[str, str]) -> dict[str, str]:
+    """Without those of smoke scans, which come and go with a new default."""
+    return {scan: release for scan, release in pins.items() if not scan.startswith(SMOKE)}
 
 
 def _default_words(old: RoutingTable, new: RoutingTable) -> str:

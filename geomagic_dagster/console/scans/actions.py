@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from geomagic_dagster.console import roles
+from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.scans import uploads
 from geomagic_dagster.console.scans.dagster_link import dagster_url, instance
@@ -33,7 +34,7 @@ REPOSITORY = "__repository__"
 
 
 def cancel(scan: Scan, actor: Actor, reason: str = "") -> None:
-    """By somebody with the role to it."""
+    """By somebody with the role to it. Raises: Refused, roles.NotAllowed."""
     roles.require(actor.user, "cancel_scan")
     cancel_as_sender(scan, actor, reason)
 
@@ -92,7 +93,7 @@ def _tags_of(scan: Scan) -> dict[str, str]:
 # --- run again --------------------------------------------------------------------------------------
 
 
-def rerun(scan: Scan, release: str, actor: Actor, *, pin: bool = False, reason: str = "") -> str:
+def rerun(scan: Scan, release: str, actor: Actor, reason: str, *, pin: bool = False) -> str:
     """Runs a scan once more, with a release of somebody's choice; the id of the run.
 
     What the customer has stays until the new package takes its place. With `pin`, later uploads of the same name go to
@@ -111,10 +112,7 @@ def rerun(scan: Scan, release: str, actor: Actor, *, pin: bool = False, reason: 
         )
     if pin:
         roles.require(actor.user, "set_pin")
-        name = scan_name(scan.upload)
-        settings.PLACES.routing().change(
-            lambda table: table["pins"].__setitem__(name, release), by=actor.name, why=reason or f"re-run of {name}"
-        )
+        service.set_pin(actor, scan_name(scan.upload), release, reason)
     run_id = _submit(scan, release, upload)
     record(
         actor, "rerun_scan", f"scan {scan.pk}", before={"release": scan.release, "run": scan.run_id},

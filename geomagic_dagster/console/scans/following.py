@@ -10,6 +10,7 @@ middle just looks again.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ CONSOLE_TAG = "geomagic/console_scan"
 VERSION_TAG, FLIGHT_TAG, SHADOW_TAG = "geomagic/version", "geomagic/flight", "geomagic/shadow"
 LIMIT, OVERLAP_S = 200, 60.0
 """Runs for a look; and how long a run may take to appear to us with the time of its change."""
+RESOLUTION_S = 1.0
+"""Of that time: many may have the same."""
 WAITING = (DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED)
 WORKING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 
@@ -36,19 +39,33 @@ def follow(instance: DagsterInstance) -> int:
     followed, _ = Followed.objects.get_or_create(pk=1)
     now_s = time.time()
     since_s = followed.until_s if followed.until_s < now_s else now_s - OVERLAP_S  # also where the clock was set back
-    records = instance.get_run_records(
-        RunsFilter(job_name=JOB, updated_after=datetime.fromtimestamp(since_s, UTC)),
-        limit=LIMIT,
-        order_by="update_timestamp",
-        ascending=True,
-    )
+    records, is_all = _changed_since(since_s, instance)
     for record in records:
         look_at(record, instance)
-    is_all = len(records) < LIMIT
-    followed.until_s = max(now_s - OVERLAP_S, 0.0) if is_all else records[-1].update_timestamp.timestamp()
+    followed.until_s = max(now_s - OVERLAP_S, 0.0) if is_all else _changed_s(records[-1]) - RESOLUTION_S
     followed.save()
     _look_again_at_failed(instance)
     return len(records)
+
+
+def _changed_since(since_s: float, instance: DagsterInstance) -> tuple[Sequence[RunRecord], bool]:
+    """Runs by the time of their change, the oldest first, and whether these are all; enough of them to get further."""
+    limit = LIMIT
+    while True:
+        records = instance.get_run_records(
+            RunsFilter(job_name=JOB, updated_after=datetime.fromtimestamp(since_s, UTC)),
+            limit=limit,
+            order_by="update_timestamp",
+            ascending=True,
+        )
+        is_all = len(records) < limit
+        if is_all or _changed_s(records[-1]) - RESOLUTION_S > max(since_s, _changed_s(records[0])):
+            return records, is_all
+        limit *= 2
+
+
+def _changed_s(record: RunRecord) -> float:
+    return record.update_timestamp.timestamp()
 
 
 def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:

@@ -16,6 +16,7 @@ RATES = {
     "call": (1200, 60),
     "create": (60, 60),
     "bad token": (30, 60),
+    "login": (30, 60),
     "page": (240, 60),
 }
 """So many in so many seconds; `settings.SCAN_RATES` puts others in their place."""

@@ -18,7 +18,9 @@ def main(port: int) -> None:
 
     secret = Path(os.environ["GEOMAGIC_HOME"], "secret")
     if not secret.exists():
-        ada = User.objects.create_user("ada", password=os.environ.get("CONSOLE_PASSWORD", "a long password 1"), is_staff=True)
+        ada = User.objects.create_user(
+            "ada", password=os.environ.get("CONSOLE_PASSWORD", "a long password 1"), is_staff=True
+        )
         ada.groups.set(Group.objects.filter(name="operator"))
         secret.write_text(tokens.make(ada, "app", ["upload"])[1])
     connections.close_all()

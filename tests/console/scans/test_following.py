@@ -62,7 +62,9 @@ def test_a_scan_of_the_api_is_followed_to_its_package(toys, instance, api, taken
     answer = api.call("GET", letter["url"])
     assert answer.status_code == 200 and b"".join(answer.streaming_content)
     assert answer.headers["Content-Disposition"] == 'attachment; filename="letter.txt"'
-    assert answer.headers["X-Content-Type-Options"] == "nosniff" and "sandbox" in answer.headers["Content-Security-Policy"]
+    assert (
+        answer.headers["X-Content-Type-Options"] == "nosniff" and "sandbox" in answer.headers["Content-Security-Policy"]
+    )
     assert Scan.objects.count() == 1
 
 
@@ -104,7 +106,9 @@ def test_a_run_that_failed_is_tried_again_until_its_upload_is_put_aside(toys, in
     (toys.inbox / taken[0]).rename(toys.inbox.parent / "elsewhere")
     following.follow(instance)
     said = api.state(url)
-    assert said["state"] == "failed" and said["reason"] == "", "what is inside of the platform is no customer's business"
+    assert said["state"] == "failed" and said["reason"] == "", (
+        "what is inside of the platform is no customer's business"
+    )
     assert Scan.objects.get().reason
 
 

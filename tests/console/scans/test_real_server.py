@@ -226,9 +226,8 @@ def test_slow_senders_leave_room_for_others(console):
 
 
 def _is_locked(console: Console, url: str) -> bool:
-    from uuid import UUID
-
     import fcntl
+    from uuid import UUID
 
     path = console.home / "inbox" / ".uploads" / f"{UUID(url.rsplit('/', 1)[1])}.part"
     with open(path, "rb") as file:

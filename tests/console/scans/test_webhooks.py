@@ -80,9 +80,16 @@ def test_a_message_is_signed_so_that_its_receiver_can_check_it(api, ada, receive
     assert token
     key = base64.b64decode(tokens.webhook_secret(token).removeprefix("whsec_"))
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
-    assert headers["webhook-signature"] == "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    assert (
+        headers["webhook-signature"]
+        == "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    )
     said = json.loads(body)
-    assert said["type"] == "scan.done" and said["data"]["id"] == str(delivery.scan.pk) and headers["webhook-id"] == str(delivery.pk)
+    assert (
+        said["type"] == "scan.done"
+        and said["data"]["id"] == str(delivery.scan.pk)
+        and headers["webhook-id"] == str(delivery.pk)
+    )
     delivery.refresh_from_db()
     assert delivery.delivered_at and delivery.next_at is None and delivery.log[0]["said"] == "200 fine <b>"
     assert webhooks.deliver_due() == 0
@@ -120,7 +127,9 @@ def test_after_a_day_it_is_given_up(api, settings):
 @pytest.mark.parametrize("url", PRIVATE)
 def test_no_message_goes_into_our_own_network(api, url):
     said = error(api.create(b"12345", webhook=url), 422)
-    assert said.startswith("webhook: expected an https URL of a server in the Internet") and "of a private network" in said
+    assert (
+        said.startswith("webhook: expected an https URL of a server in the Internet") and "of a private network" in said
+    )
     assert Scan.objects.count() == 0
 
 
@@ -142,7 +151,9 @@ def test_a_name_that_turns_to_a_private_address_later_gains_nothing(api, monkeyp
 @given(st.ip_addresses())
 def test_only_addresses_of_the_internet_are_public(ip):
     if addresses.is_public(ip):
-        assert ip.is_global and not ip.is_private and not ip.is_loopback and not ip.is_link_local and not ip.is_multicast
+        assert (
+            ip.is_global and not ip.is_private and not ip.is_loopback and not ip.is_link_local and not ip.is_multicast
+        )
 
 
 @given(st.text(max_size=60))
