@@ -1,4 +1,4 @@
-"""`geomagic run`, `stages`, `logs`, `drill`: scans through the stages."""
+"""`geomagic run`, `stages`, `logs`, `drill`, `story`: scans through the stages."""
 
 from __future__ import annotations
 
@@ -69,6 +69,27 @@ def stages() -> None:
             settings,
         )
     Console().print(table)
+
+
+@app.command()
+def story(
+    home: Annotated[Path, typer.Option(help="Throwaway folder; must not exist.")],
+    uploads: Annotated[int, typer.Option(min=1, help="How many uploads the flight sees.")] = 40,
+    wheels: Annotated[
+        Path | None, typer.Option(help="A folder of wheels, also filled; what lies there is not downloaded.")
+    ] = None,
+) -> None:
+    """Play the life of three releases with the real thing: cut, approved, flown, taken back; each step is proved."""
+    from geomagic_dagster.drill.story import story as tell
+    from geomagic_dagster.drill.story_site import StoryFailed
+    from geomagic_dagster.jobs.local_run import REPOSITORY
+
+    try:
+        told = tell(home.absolute(), REPOSITORY, uploads, lambda line: print(line, flush=True), wheels)
+    except StoryFailed as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from None
+    print(f"told in {told.seconds:.0f} s; every step is proved")
 
 
 @app.command()

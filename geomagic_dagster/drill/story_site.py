@@ -62,7 +62,7 @@ class Site:
         for name, value in (("user.name", "Ada Lovelace"), ("user.email", "ada@example.org")):
             _run(["git", "config", name, value], self.checkout)
         self.commit("The place of the story")
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports: dict[str, int] = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
         os.environ |= {"GEOMAGIC_HOME": str(self.home), "DAGSTER_HOME": str(self.home / "dagster")}
 
     # --- code -------------------------------------------------------------------------------------
