@@ -11,7 +11,7 @@ BIN := .venv/bin
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
 export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
 
-.PHONY: help run ui test lint bench lock viewer setup setup-dev setup-browser setup-prometheus clean
+.PHONY: help run ui test lint bench lock viewer setup setup-ui setup-dev setup-browser setup-prometheus clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -19,7 +19,7 @@ help:  ## list these commands
 run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
 	@$(BIN)/geomagic run $(if $(SCAN),"$(SCAN)")
 
-ui: setup  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
+ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
 	@$(BIN)/geomagic ui --port $(PORT)
 
 test: setup-dev  ## run all tests
@@ -32,6 +32,7 @@ bench: setup-dev .venv/.bench  ## time and memory; made-up rooms over their trut
 	@$(BIN)/python -m bench $(if $(SCAN),--scan "$(SCAN)") --rooms $(ROOMS) --sheet "$(GEOMAGIC_HOME)/bench/rooms.png"
 
 setup: .venv/.run  ## make .venv with what `run` and `ui` need
+setup-ui: .venv/.console  ## ... and what the console needs
 setup-dev: .venv/.dev  ## ... and what the tests need
 
 .venv/bin/python:
@@ -46,6 +47,10 @@ setup-dev: .venv/.dev  ## ... and what the tests need
 
 .venv/.dev: requirements-dev.lock .venv/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	@touch $@
+
+.venv/.console: requirements-console.lock .venv/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-console.lock
 	@touch $@
 
 .venv/.bench: requirements-bench.lock .venv/.dev
