@@ -234,11 +234,11 @@ def site(tmp_path_factory) -> Iterator[Site]:
     environments.install(record, home, fill=borrowing(wheel))
     for line in ("1.0", "0.9"):  # 0.9 is in the workspace, and not installed
         workspace.add(project / "workspace.yaml", line)
-    ports = free_ports(4)
+    ports = free_ports(5)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOMAGIC_", "DAGSTER_"))}
     env = kept | {"GEOMAGIC_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     env["DAGSTER_HOME"] = str(dagster_home(home))
-    options = ("--port", "--rooms-port", "--intake-port", "--metrics-port")
+    options = ("--port", "--rooms-port", "--intake-port", "--metrics-port", "--console-port")
     command = [sys.executable, "-m", "geomagic_dagster.cli", "ui", "--workspace", str(project / "workspace.yaml")]
     command += [word for pair in zip(options, map(str, ports), strict=True) for word in pair]
     with open(home / "ui.log", "wb") as log:
