@@ -114,13 +114,14 @@ def list_releases(checkout: Checkout = None) -> None:
 def archive(name: Name, checkout: Checkout = None) -> None:
     """Take a release out of the workspace and remove its environment. Its record stays: `restore` brings it back."""
     with plain_release_errors():
-        from geomagic_dagster.releases import environments, workspace
-        from geomagic_dagster.releases.record import read_release, record_folder
+        from geomagic_dagster.definitions import places_from
+        from geomagic_dagster.releases.archive import archive as archive_release
+        from geomagic_dagster.releases.record import Version, record_folder
 
-        root = _checkout(checkout)
-        line = read_release(record_folder(root / "releases", name)).line
-        workspace.remove(root / "workspace.yaml", line)
-        freed = environments.remove(_home(), line)
+        root, line = _checkout(checkout), Version.parse(name).line
+        record_folder(root / "releases", line)  # without its record it would never come back
+        table = places_from(os.environ).routing().read().table
+        freed = archive_release(root / "workspace.yaml", _home(), line, table)
     print(f"{line} is archived; {freed / 1e6:,.0f} MB are free again. Back: geomagic release restore {line}")
 
 

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomagic_dagster.releases import environments, sharing, wheels
+from geomagic_dagster.releases import environments, sharing, wheels, workspace
+from geomagic_dagster.releases.archive import archive
 from geomagic_dagster.releases.cut import cut
 from geomagic_dagster.releases.record import (
     RELEASE,
@@ -26,6 +27,7 @@ from geomagic_dagster.releases.record import (
     write_release,
 )
 from geomagic_dagster.releases.replay import replay
+from geomagic_dagster.releases.routing_table import NEVER, read_document
 from tests.releases.projects import borrowing, copy_of_project, in_environment, small_record
 
 POINTS = ("made", "filled", "linked", "checked")
@@ -311,6 +313,26 @@ def test_a_release_that_somebody_runs_in_is_not_removed(own, tmp_path):
         runs.communicate(b"\n")
     environments.remove(tmp_path / "home", "1.0")
     assert not own.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"default": "1.0"}, "got it is the default"),
+        ({"flights": [{"id": "f-1", "release": "1.0", "per_cent": 10}]}, "got flight f-1 sends it 10 %"),
+        ({"pins": {"room": "1.0"}}, "got these scans are pinned to it: room"),
+    ],
+)
+def test_a_release_that_gets_uploads_is_not_archived(own, tmp_path, table, words):
+    file = tmp_path / "workspace.yaml"
+    file.write_text("load_from:\n  - python_module:\n      module_name: a\n")
+    workspace.add(file, "1.0")
+    document = {"schema": 1, "revision": 1, "default": "latest", "live": ["latest", "1.0"], **table}
+    with pytest.raises(ReleaseError, match=f"release 1.0: expected one that gets no uploads any more; {words}"):
+        archive(file, tmp_path / "home", "1.0", read_document(document, "a table"))
+    assert workspace.lines(file) == {"1.0"} and environments.installed(tmp_path / "home", "1.0") == own
+    assert archive(file, tmp_path / "home", "1.0", NEVER) > 0
+    assert workspace.lines(file) == set() and environments.installed(tmp_path / "home", "1.0") is None
 
 
 # --- the true thing -------------------------------------------------------------------------------
