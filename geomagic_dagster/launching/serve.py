@@ -47,6 +47,8 @@ class Ports:
     rooms: int
     intake: int
     metrics: int
+    console: int | None = None
+    """None: without it."""
 
 
 def members(
@@ -75,6 +77,8 @@ def members(
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
         Member("watcher", (*geomagic, "watch")),
     ]
+    if ports.console is not None:
+        table.append(Member("console", (*geomagic, "console", "--host", host, "--port", str(ports.console))))
     return tuple(table)
 
 
