@@ -275,6 +275,15 @@ def test_a_hotfix_takes_the_place_of_the_version_before_and_traffic_without_appr
     assert "1.0.1: expected traffic for approved releases only; it is cut and gets every upload" in new.standing.problem
 
 
+def test_a_record_that_was_edited_after_it_was_found_is_said_and_not_followed(cut, settings):
+    release = cut("1.1.0")
+    path = settings.RELEASES / "1.1" / "release.toml"
+    path.write_text(path.read_text().replace(release.manifest_sha256, "f" * 64))
+    [problem] = look().problems
+    assert f"and manifest {release.manifest_sha256[:12]}; got commit {release.commit[:12]} and manifest ffff" in problem
+    assert Release.objects.get().manifest_sha256 == release.manifest_sha256
+
+
 def test_a_broken_record_is_skipped_and_said(cut, settings):
     cut("1.1.0")
     (settings.RELEASES / "1.2").mkdir()

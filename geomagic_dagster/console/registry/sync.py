@@ -61,13 +61,13 @@ def sync_releases(records: Path) -> list[str]:
     before = sorted(path.parent for path in records.glob(f"*/{HISTORY}/*/{RELEASE}"))
     for folder in (*before, *now):
         try:
-            _copy_record(read_release(folder), is_current=folder in now)
+            problems += _copy_record(read_release(folder), folder, is_current=folder in now)
         except ReleaseError as error:
             problems.append(str(error))
     return problems
 
 
-def _copy_record(record: Record, is_current: bool) -> None:
+def _copy_record(record: Record, folder: Path, is_current: bool) -> list[str]:
     fields = {
         "line": record.line,
         "commit": record.commit,
@@ -84,7 +84,14 @@ def _copy_record(record: Record, is_current: bool) -> None:
         if release.is_current != is_current:
             release.is_current = is_current
             release.save(update_fields=["is_current"])
-        return
+        copied, said = (release.commit, release.manifest_sha256), (fields["commit"], fields["manifest_sha256"])
+        if copied == said:
+            return []
+        return [
+            f"{folder}: expected release {release} as it was found first, commit {copied[0][:12]} and manifest "
+            f"{copied[1][:12]}; got commit {said[0][:12]} and manifest {said[1][:12]}. What people approved is the "
+            "first: restore it from git."
+        ]
     AuditEntry.objects.create(
         at=_time(record.cut_at),
         who=record.cut_by[:150],
@@ -96,6 +103,7 @@ def _copy_record(record: Record, is_current: bool) -> None:
         Change.objects.create(
             release=release, commit=each.commit, title=each.subject[:500], committed_at=_time(each.authored_at)
         )
+    return []
 
 
 # --- the routing table -----------------------------------------------------------------------------
