@@ -5,14 +5,20 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from geomagic_dagster.guardrails import processes
+from geomagic_dagster.jobs.local_run import REPOSITORY
+from tests.console.people import PASSWORD
 from tests.console.scans.test_real_server import Console, wait
-from tests.launching.installation import Installation, installed
+from tests.launching.installation import Installation, environment, installed
 
 pytestmark = [
     pytest.mark.skipif(not processes.is_supported, reason="runs are forked on Linux only"),
@@ -30,8 +36,25 @@ def installation(tmp_path_factory) -> Iterator[Installation]:
 
 
 @pytest.fixture(scope="module")
-def console(installation) -> Iterator[Console]:
-    console = Console(installation.home)
+def webserver(installation) -> Iterator[str]:
+    """Dagster's own, of the same installation."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = installation.home / "dagster"
+    command = [sys.executable, "-m", "dagster_webserver", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
+    with open(home / "webserver.log", "wb") as log:
+        process = subprocess.Popen(
+            [*command, "-p", str(port)], cwd=REPOSITORY, env=environment(installation.home), stdout=log, stderr=log
+        )
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def console(installation, webserver) -> Iterator[Console]:
+    console = Console(installation.home, GEOMAGIC_DAGSTER_API=webserver)
     yield console
     console.process.send_signal(signal.SIGTERM)
     console.process.wait(30)
@@ -87,13 +110,41 @@ def test_a_rejected_scan_says_why(installation, console):
 def test_a_scan_that_was_put_into_the_inbox_appears(installation, console):
     shutil.copy(installation.archive("attic"), installation.inbox / "attic.zip")
     installation.wait_for_success("attic.zip")
-    from tests.console.scans.test_real_server import wait as wait_for
+    wait(
+        lambda: rows(console, "select state, origin, package from scans_scan where name = 'attic'"),
+        "the console to see it",
+    )
+    wait(lambda: rows(console, "select package from scans_scan where name = 'attic'") == [("attic",)], "its package")
 
-    database = f"file:{installation.home / 'console.sqlite3'}?mode=ro"
-    import sqlite3
 
-    def row():
-        with sqlite3.connect(database, uri=True) as connection:
-            return connection.execute("select state, origin, package from scans_scan where name = 'attic'").fetchone()
+def test_a_scan_is_run_again_by_somebody_who_may(installation, console, webserver):
+    content = installation.archive("hall").read_bytes()
+    url = send(console, content, "hall.zip")
+    wait(lambda: console.call("GET", url)[2]["state"] == "done", "the package")
+    scan_id = url.rsplit("/", 1)[1]
+    session, base = requests.Session(), f"http://127.0.0.1:{console.port}"
+    wait(lambda: _is_up(webserver), "the webserver")
 
-    wait_for(lambda: row() == ("done", "inbox", "attic"), "the console to see it")
+    def post(path: str, **said: str) -> requests.Response:
+        session.get(base + path)
+        said["csrfmiddlewaretoken"] = session.cookies["csrftoken"]
+        return session.post(base + path, said, headers={"Referer": base + path})
+
+    assert post("/admin/login/", username="ada", password=PASSWORD).status_code == 200
+    answer = post(f"/admin/scans/scan/{scan_id}/do/rerun_scan/", release="latest", reason="to compare")
+    assert answer.status_code == 200 and "Run again: done." in answer.text, answer.text[-3000:]
+    query = f"select status from scans_run where scan_id = '{scan_id.replace('-', '')}'"
+    wait(lambda: rows(console, query) == [("SUCCESS",), ("SUCCESS",)], "the second run")
+    assert console.call("GET", url)[2]["state"] == "done"
+
+
+def rows(console: Console, query: str) -> list[tuple]:
+    with sqlite3.connect(f"file:{console.home / 'console.sqlite3'}?mode=ro", uri=True) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _is_up(url: str) -> bool:
+    try:
+        return requests.get(f"{url}/server_info", timeout=5).ok
+    except requests.ConnectionError:
+        return False
