@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from geomagic_dagster.cli.common import homes, plain_errors
+from geomagic_dagster.cli.common import console_lacks, homes, plain_errors
 
 app = typer.Typer()
 
@@ -44,6 +44,9 @@ def ui(
             + (f"   console: http://{host}:{console_port}" if console_port else ""),
             file=sys.stderr,
         )
+    if console_port and (lacking := console_lacks()):
+        print(lacking, file=sys.stderr)
+        console_port = 0
     serve(
         workspace or REPOSITORY / "workspace.yaml",
         dagster_home,

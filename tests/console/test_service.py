@@ -9,7 +9,7 @@ from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.sync import look, sync_releases, sync_routing
 from geomagic_dagster.flighting import promote
-from geomagic_dagster.releases import routing_changes
+from geomagic_dagster.releases import environments, routing_changes
 from geomagic_dagster.releases.lifecycle import IllegalStep
 
 pytestmark = pytest.mark.django_db
@@ -167,6 +167,18 @@ def test_what_is_not_installed_cannot_be_staged(cut, install, people):
         service.Refused, match=r"expected 1\.1\.0 from commit .{12}; got 1\.1\.0 from commit ffffffffffff"
     ):
         service.stage(people.rita, "1.1.0", "x")
+
+
+def test_what_is_not_installed_gets_no_traffic(approved, people, home):
+    approved("1.0.0")
+    (environments.line_folder(home, "1.0") / environments.ENV).unlink()
+    for attempt in (
+        lambda: service.start_flight(people.rita, "1.0.0", "x", 1),
+        lambda: service.make_default(people.rita, "1.0.0", "x"),
+    ):
+        with pytest.raises(service.Refused, match="Install it: geomagic release install 1.0.0"):
+            attempt()
+    assert table().revision == 0
 
 
 def test_a_test_that_fails_leaves_it_staged_also_after_one_that_passed(cut, install, people):

@@ -25,8 +25,9 @@ from geomagic_dagster.console.registry.models import Approval, Incident, Release
 from geomagic_dagster.console.registry.sync import follow, lock, sync_releases
 from geomagic_dagster.console.registry.table_words import changed
 from geomagic_dagster.flighting import promote
-from geomagic_dagster.releases import lifecycle, routing_changes
+from geomagic_dagster.releases import environments, lifecycle, routing_changes
 from geomagic_dagster.releases.lifecycle import SIDES, IllegalStep, State
+from geomagic_dagster.releases.record import ReleaseError
 from geomagic_dagster.releases.routing import RoutingUnavailable
 from geomagic_dagster.releases.routing_table import RoutingRefused, RoutingTable
 
@@ -46,8 +47,6 @@ REFUSALS = (roles.NotAllowed, IllegalStep, Refused, RoutingRefused, RoutingUnava
 
 def stage(actor: Actor, version: str, reason: str) -> Release:
     """It is installed on this machine, and may be tried in staging."""
-    from geomagic_dagster.console.registry.staging import check_environment
-
     with _deciding(actor, "stage", reason):
         release = _release(version)
         release.standing.check("stage")
@@ -150,6 +149,7 @@ def start_flight(
         release = _release(version)
         release.standing.check("start_flight")
         _no_open_incident(release, "start_flight")
+        check_environment(release)
         edits = (
             routing_changes.make_live(release.line),
             routing_changes.start_flight(release.line, per_cent, shadow=shadow),
@@ -183,6 +183,7 @@ def make_default(actor: Actor, version: str, reason: str) -> RoutingTable:
         release = _release(version)
         release.standing.check("make_default")
         _no_open_incident(release, "make_default")
+        check_environment(release)
         edits = (routing_changes.make_live(release.line), promote.on_probation(release.line))
         return _change(actor, synced, "make_default", f"release {version}", reason, *edits)
 
@@ -288,6 +289,22 @@ def close_incident(actor: Actor, incident_id: int, reason: str) -> Incident:
         what = f"incident {incident.pk}: {incident.title}"
         record(actor, "close_incident", what, before="open", after="closed", reason=reason)
         return incident
+
+
+def check_environment(release: Release) -> environments.Environment:
+    """The release's environment. Raises: Refused where it is not installed here, or another version is."""
+    do = f"Install it: geomagic release install {release.version}"
+    try:
+        found = environments.installed(settings.HOME, release.line)
+    except (ReleaseError, StopIteration) as error:
+        raise Refused(f"{release}: expected its environment; it cannot be read: {error} {do}") from error
+    if found is None:
+        place = environments.line_folder(settings.HOME, release.line) / environments.ENV
+        raise Refused(f"{release}: expected its environment at {place}; got none. {do}")
+    if (found.release.version, found.release.commit) != (release.version, release.commit):
+        got = f"{found.release.version} from commit {found.release.commit[:12]}"
+        raise Refused(f"{found.folder}: expected {release.version} from commit {release.commit[:12]}; got {got}. {do}")
+    return found
 
 
 def _no_open_incident(release: Release, step: str) -> None:

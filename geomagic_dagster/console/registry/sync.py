@@ -40,7 +40,7 @@ class Seen:
 
 def look() -> Seen:
     """Brings everything up to date, for a page: it opens also where something does not answer, and says so."""
-    problems = sync_releases(settings.RELEASES)
+    problems = _look_at_records(settings.RELEASES)
     try:
         problems += filter(None, [sync_routing()])
         table = settings.PLACES.routing().read().table
@@ -48,6 +48,18 @@ def look() -> Seen:
         return Seen(None, (*problems, str(error)))
     find_first_scans()
     return Seen(table, tuple(problems))
+
+
+_looked: dict[Path, tuple[object, list[str]]] = {}
+"""Folders of records: how they were when a page looked last, and what was wrong then."""
+
+
+def _look_at_records(records: Path) -> list[str]:
+    """As `sync_releases`, but only where a record changed: a page that is only read need not wait for a writer."""
+    now = sorted((str(path), path.stat().st_mtime_ns) for path in records.glob(f"**/{RELEASE}"))
+    if _looked.get(records, (None,))[0] != now:
+        _looked[records] = (now, sync_releases(records))
+    return list(_looked[records][1])
 
 
 # --- cut releases ----------------------------------------------------------------------------------
