@@ -53,6 +53,7 @@ print(connection.vendor, AuditEntry.objects.count())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["sqlite", "postgresql"])
 def test_many_people_at_once_and_an_audit_trail_that_stays(tmp_path, vendor, request):
     environment = {n: value for n, value in os.environ.items() if not n.startswith(("GEOMAGIC_", "DJANGO_"))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.sync import look, sync_releases, sync_routing
 from geomagic_dagster.flighting import promote
@@ -254,7 +254,7 @@ def test_a_crash_between_the_table_and_the_audit_entry_is_made_up_for(approved, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "record", crash)
+        patch.setattr(deciding, "record", crash)
         with pytest.raises(KeyboardInterrupt):
             service.make_default(people.rita, "1.0.0", "go")
     assert table().default == "1.0", "it is in force"

@@ -28,7 +28,7 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release, StagingTest
 from geomagic_dagster.releases import environments
@@ -53,7 +53,7 @@ def staging_home() -> Path:
 
 def interpreter(release: Release) -> Path:
     """Python of the release's own environment. Raises: Refused."""
-    return service.check_environment(release).python
+    return deciding.check_environment(release).python
 
 
 def start_test(actor: Actor, version: str) -> StagingTest:
@@ -89,12 +89,12 @@ def begin_test(actor: Actor, version: str) -> StagingTest:
     roles.require(actor.user, "test_in_staging")
     release = Release.objects.filter(version=version).first()
     if release is None:
-        raise service.Refused(f"release {version}: expected one that was cut; got none. Cut it, or choose another.")
+        raise deciding.Refused(f"release {version}: expected one that was cut; got none. Cut it, or choose another.")
     release.standing.check("test_in_staging")
-    service.check_environment(release)
+    deciding.check_environment(release)
     for lost in release.staging_tests.filter(passed=None):
         if timezone.now() - lost.started_at < timedelta(seconds=len(SMOKE) * DEADLINE_S):
-            raise service.Refused(
+            raise deciding.Refused(
                 f"{version}: expected one test in staging at a time; one runs since {lost.started_at:%H:%M:%S}. "
                 "Wait for it."
             )
