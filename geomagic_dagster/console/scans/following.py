@@ -17,6 +17,7 @@ from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from django.conf import settings
+from django.db import transaction
 
 from geomagic_dagster.console.scans.models import Followed, Run, Scan, State
 from geomagic_dagster.console.scans.outcomes import end
@@ -100,10 +101,11 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
     known = Run.objects.filter(pk=run.run_id).first()
     if known is not None and all(getattr(known, name) == value for name, value in values.items()):
         return scan
-    seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
-    newest = newest_of(scan)
-    if newest is not None and newest.pk == seen.pk:
-        _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
+    with transaction.atomic():  # a run that is noted is never one whose meaning was not
+        seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
+        newest = newest_of(scan)
+        if newest is not None and newest.pk == seen.pk:
+            _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
     return scan
 
 

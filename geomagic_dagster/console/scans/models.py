@@ -16,7 +16,7 @@ from django.utils import timezone
 class Scope(models.TextChoices):
     UPLOAD = "upload", "upload: send scans, cancel and read its owner's"
     READ = "read", "read: read its owner's scans and packages"
-    ADMIN = "admin", "admin: read and cancel everybody's"
+    ADMIN = "admin", "admin: all of it, with everybody's scans"
 
 
 class Token(models.Model):

@@ -78,14 +78,23 @@ def test_without_an_intake_an_upload_is_kept_and_its_sender_told(api, home, inbo
     assert len(taken) == 1
 
 
-def test_one_task_that_fails_keeps_no_other_from_being_done(api, monkeypatch, caplog):
+def test_files_that_nobody_was_told_of_are_removed(api):
+    scan = Scan.objects.get(pk=api.created(b"12345").rsplit("/", 1)[1])
+    stray = uploads.folder() / "00000000-0000-4000-8000-000000000000.part"
+    for path in (stray, uploads.part_of(scan)):
+        path.touch()
+        os.utime(path, (0, 0))
+    worker.give_up_what_does_not_go_on()
+    assert not stray.exists() and uploads.part_of(scan).exists()
+
+
+def test_one_task_that_fails_keeps_no_other_from_being_done(api, caplog):
     done = []
 
     def broken() -> None:
         raise RuntimeError("disk on fire")
 
-    monkeypatch.setattr(worker, "TASKS", (broken, lambda: done.append(1)))
-    worker.work_once()
+    worker.work_once((broken, lambda: done.append(1)))
     assert done == [1] and "broken did not work out" in caplog.text
 
 
