@@ -91,20 +91,22 @@ def list_releases(checkout: Checkout = None) -> None:
         from geomagic_dagster.releases.workspace import lines
 
         root = _checkout(checkout)
-        table = Table("release", "version", "commit", "cut", "here", "MB on disk", "of them only its own")
+        columns = ("release", "commit", "cut", "by", "here", "disk", "own", "memory")
+        caption = "MB; own: what removing it would free; memory: of its processes, now"
+        table = Table(*columns, caption=caption, box=None, pad_edge=False)
         named = lines(root / "workspace.yaml")
         for release in released(root / "releases"):
             environment = environments.installed(_home(), release.line)
             here = "archived" if release.line not in named else "not installed"
-            sizes = ("0", "0")
+            sizes = (0, 0, 0)
             if environment is not None:
                 usage = sharing.usage(environment.folder)
-                sizes = (f"{usage.total / 1e6:,.0f}", f"{usage.own / 1e6:,.0f}")
+                sizes = (usage.total, usage.own, environments.memory_of(environment.folder.parent))
                 here = "installed"
                 if environment.release.version != release.version:
                     here = f"{environment.release.version} is installed"
-            when = f"{release.cut_at[:10]} by {release.cut_by.partition(' <')[0]}"
-            table.add_row(release.line, release.version, release.commit[:12], when, here, *sizes)
+            said = (release.version, release.commit[:8], release.cut_at[:10])
+            table.add_row(*said, release.cut_by.partition(" <")[0], here, *(f"{size / 1e6:,.0f}" for size in sizes))
         Console().print(table)
 
 

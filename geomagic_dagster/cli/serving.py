@@ -37,6 +37,9 @@ def ui(
     inbox.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
     os.environ.setdefault("GEOMAGIC_DAGSTER_URL", f"http://{host}:{port}")
+    if console_port and (lacking := console_lacks()):
+        print(lacking, file=sys.stderr)
+        console_port = 0
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
         print(
             f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
@@ -44,9 +47,6 @@ def ui(
             + (f"   console: http://{host}:{console_port}" if console_port else ""),
             file=sys.stderr,
         )
-    if console_port and (lacking := console_lacks()):
-        print(lacking, file=sys.stderr)
-        console_port = 0
     serve(
         workspace or REPOSITORY / "workspace.yaml",
         dagster_home,

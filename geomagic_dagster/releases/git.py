@@ -74,6 +74,7 @@ def export(repository: Path, commit: str, folder: Path) -> None:
         assert process.stdout
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
             archive.extractall(folder, filter="tar")
+        process.stdout.read()  # what fills its last block: git fails where nobody reads it
     if process.returncode != 0:
         raise ReleaseError(
             f"git archive {commit}", expected="the files of the commit", received="an error", do="See above."

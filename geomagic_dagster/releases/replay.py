@@ -50,16 +50,18 @@ def replay(
     """
     if package is not None:
         then, files = _package(package)
+        version = _version(name, then.get("version"))
         flags = [flag for flag in then.get("route", {}).get("flags", "").split(",") if flag]
     elif artefact is not None:
         then, files = _read(artefact / "artefact.json" if artefact.is_dir() else artefact), {}
+        version = name  # another release may have made it first: same code, libraries, settings and inputs
         flags = then.get("flags", [])
     else:
         raise ReleaseError(
             "replay", expected="--package or --artefact: what it became then", received="neither", do="Name one."
         )
-    version = then.get("version") or then.get("made_by", {}).get("version")
-    record = record_folder(records, _version(name, version))
+    record = record_folder(records, version)
+    home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=".replay-") as folder:
         wheelhouse, share = home / environments.RELEASES / environments.WHEELS, environments.all_environments(home)
         environment = build(record, Path(folder), say=say, wheelhouse=wheelhouse, share_with=share)

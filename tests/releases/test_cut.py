@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,19 @@ import yaml
 
 from geomagic_dagster.releases import environments, git, pinned, wheels, workspace
 from geomagic_dagster.releases.cut import Cut, cut
-from geomagic_dagster.releases.record import Pinned, ReleaseError, read_release, record_folder, verify_record
+from geomagic_dagster.releases.record import (
+    Pinned,
+    ReleaseError,
+    read_release,
+    record_folder,
+    verify_record,
+    write_release,
+)
 from geomagic_dagster.releases.replay import replay
-from tests.releases.projects import borrowed_build, commit, copy_of_project, edit, run_git
+from tests.releases.projects import borrowed_build, commit, copy_of_project, run_git
 
 FRAMES = 12
+pytestmark = pytest.mark.timeout(900)  # a cut compiles, installs and processes a scan
 
 
 @pytest.fixture(scope="module")
@@ -225,13 +235,41 @@ def test_a_hotfix_takes_the_place_names_what_it_changed_and_leaves_every_other_b
     assert now and before and now.release.version == "1.0.1"
     assert before.python.exists()  # who still runs in it goes on; the next one sweeps it away
 
-    scan, then = tmp_path / "pinned", tmp_path / "then"  # what 1.0.0 made is made again, although 1.0.1 took its place
-    pinned.geomagic(before, then, "scan", "make-up", str(scan), "--seed", "7", "--frames", str(FRAMES), "--clean")
-    pinned.geomagic(before, then, "run", str(scan))
-    replayed = replay(
-        project / "releases", home, "1.0", scan, package=then / "packages" / "pinned.run.json", build=borrowed_build()
+
+def test_a_version_that_a_hotfix_replaced_is_still_the_one_that_is_replayed(released, home, tmp_path, monkeypatch):
+    """The record of a package names 1.0.0 and a flag: it is made again from the history, with that flag."""
+    records = Path(shutil.copytree(released[0] / "releases", tmp_path / "releases"))
+    line = records / "1.0"
+    shutil.copytree(line, line / "history" / "1.0.0")
+    write_release(replace(released[1].release, version="1.0.1"), line)
+    folder = tmp_path / "packages" / "room"
+    folder.mkdir(parents=True)
+    (folder / "room.glb").write_bytes(b"a room")
+    said = {"version": "1.0.0", "scan": "s", "package": "p", "route": {"flags": "new_plane_fit"}}
+    (tmp_path / "packages" / "room.run.json").write_text(json.dumps(said))
+    asked = []
+
+    def process(environment, scan, flags):
+        asked.append((environment.release.version, list(flags)))
+        made_now = {"room.glb": sha256(b"a room").hexdigest(), "plan.svg": "0" * 64}
+        return pinned.Result({"scan": {"identity": "s"}, "package": {"identity": "q"}}, made_now)
+
+    monkeypatch.setattr(pinned, "process", process)
+    monkeypatch.setattr(environments, "check_loads", lambda environment: None)
+    published = tmp_path / "packages" / "room.run.json"
+    done = replay(records, home, "1.0", tmp_path, package=published, build=borrowed_build())
+    assert asked == [("1.0.0", ["new_plane_fit"])] and done.version == "1.0.0"
+    assert done.same == ("room.glb",)
+    assert done.differing == (
+        "plan.svg: no such file then, sha256 000000000000... now",
+        "identity of package: p then, q now",
     )
-    assert (replayed.version, replayed.differing) == ("1.0.0", ())
+    with pytest.raises(ReleaseError, match=r"replay under 1.1: expected a result of 1.1; got one that 1.0.0 made"):
+        replay(records, home, "1.1", tmp_path, package=published, build=never_built)
+    with pytest.raises(ReleaseError, match="expected --package or --artefact: what it became then; got neither"):
+        replay(records, home, "1.0", tmp_path, build=never_built)
+    with pytest.raises(ReleaseError, match=r"expected <packages>/<scan>.run.json with the folder"):
+        replay(records, home, "1.0", tmp_path, package=tmp_path / "other.json", build=never_built)
 
 
 MANIFEST = {
@@ -281,17 +319,18 @@ def test_a_hotfix_that_changes_what_it_does_not_name_is_refused(new, manifest, w
         pinned.compare(PINNED, new, MANIFEST, manifest)
 
 
-def test_a_hotfix_that_changes_bytes_behind_the_stages_is_not_cut(released, home, tmp_path):
+def test_a_hotfix_that_changes_bytes_behind_the_stages_is_not_cut(released, home, tmp_path, monkeypatch):
     project = shutil.copytree(released[0], tmp_path / "project")
     run_git(project, "switch", "--quiet", "--create", "release-1.0")
-    edit(
-        project / "geomagic_dagster" / "jobs" / "publishing.py",
-        "_write_whole(partial / name, files[name])",
-        '_write_whole(partial / name, files[name] + b" ")',
-    )
-    commit(project, "A space behind every file")
+    with open(project / "README.md", "a") as file:
+        file.write("A remark.\n")
+    commit(project, "A remark")
+    was = released[1].release.pinned
+    assert was
+    spoilt = replace(was, package=was.package | {"room.json": "0" * 64})
+    monkeypatch.setattr(pinned, "pinned_scan", lambda environment, seed, frames: (spoilt, None))
     before = environments.installed(home, "1.0")
-    with pytest.raises(ReleaseError, match=r"published manifest.json, .*: expected the bytes of the version before"):
+    with pytest.raises(ReleaseError, match=r"published room.json: expected the bytes of the version before"):
         cut(project, home, "1.0.1", build=borrowed_build())
     assert read_release(project / "releases" / "1.0").version == "1.0.0"
     assert run_git(project, "status", "--porcelain") == "" and environments.installed(home, "1.0") == before

@@ -31,7 +31,8 @@ from geomagic_dagster.releases.record import read_release, with_hashes, write_re
 from geomagic_dagster.resources.places import Places
 from tests.releases.projects import borrowing, commit, copy_of_project, edit, other_version, small_record
 
-DEADLINE_S = 120.0
+DEADLINE_S = 240.0
+pytestmark = pytest.mark.timeout(900)
 LIBRARY = "trimesh"
 OURS = metadata.version(LIBRARY)
 OTHER = f"{OURS}.999"
@@ -213,12 +214,13 @@ class Site:
         return there.keys() == set(names) and all("repositories" in each for each in there.values())
 
     def code_server(self, name: str) -> int:
+        """Its pid; 0 while there is none."""
         for pid in processes.descendants(self.supervisor.pid):
             with suppress(OSError):
                 command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 if b"\0grpc\0" in command and f"/{name}.sock".encode() in command:
                     return pid
-        raise AssertionError(f"no code server of {name}\n{self.log()[-4000:]}")
+        return 0
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +236,11 @@ def site(tmp_path_factory) -> Iterator[Site]:
     environments.install(record, home, fill=borrowing(wheel))
     for line in ("1.0", "0.9"):  # 0.9 is in the workspace, and not installed
         workspace.add(project / "workspace.yaml", line)
-    ports = free_ports(4)
+    ports = free_ports(5)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOMAGIC_", "DAGSTER_"))}
     env = kept | {"GEOMAGIC_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     env["DAGSTER_HOME"] = str(dagster_home(home))
-    options = ("--port", "--rooms-port", "--intake-port", "--metrics-port")
+    options = ("--port", "--rooms-port", "--intake-port", "--metrics-port", "--console-port")
     command = [sys.executable, "-m", "geomagic_dagster.cli", "ui", "--workspace", str(project / "workspace.yaml")]
     command += [word for pair in zip(options, map(str, ports), strict=True) for word in pair]
     with open(home / "ui.log", "wb") as log:
@@ -306,18 +308,18 @@ def test_a_location_that_is_not_what_its_manifest_says_shows_why_and_the_other_g
     manifest = environment.folder / "geomagic-release" / "manifest.json"
     good = manifest.read_bytes()
     manifest.write_bytes(good.replace(b'"retries": 2', b'"retries": 9', 1))
-    os.kill(site.code_server("1.0"), signal.SIGKILL)
+    os.kill(site.wait(lambda: site.code_server("1.0"), "its code server"), signal.SIGKILL)
     said = site.wait(lambda: site.locations()["1.0"].get("causes"), "its words")
-    assert any("manifest of release 1.0.0: expected" in each["message"] for each in said), said
+    assert any("expected the manifest of release 1.0.0; got another one" in each["message"] for each in said), said
     assert "repositories" in site.locations()["latest"]
     manifest.write_bytes(good)
-    os.kill(site.code_server("1.0"), signal.SIGKILL)
+    os.kill(site.wait(lambda: site.code_server("1.0"), "its code server"), signal.SIGKILL)
     site.wait(lambda: site.has_loaded("latest", "1.0"), "both locations again")
 
 
 @pytest.mark.slow
 def test_a_hotfix_takes_over_and_an_archived_release_goes_while_everything_runs(site, tmp_path):
-    before = site.code_server("1.0")
+    before = site.wait(lambda: site.code_server("1.0"), "its code server")
     hotfix = shutil.copytree(site.record, tmp_path / "record")
     release = read_release(hotfix)
     write_release(with_hashes(replace(release, version="1.0.1"), hotfix), hotfix)
