@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once, say how the flights stand, and end.")] = False,
 ) -> None:
     """Watch flights and new defaults: what is worse loses its traffic, what fails its smoke scan is rolled back."""
+    import logging
     import signal
     import threading
 
@@ -41,9 +43,15 @@ def watch(
     def ranges_of(release: str):
         return ranges_of_release(release, home / "releases")
 
+    def send(path: Path) -> bool:
+        answer = send_path(dagster_home, path)
+        if answer is not None and "error" in answer:
+            logging.getLogger("geomagic.watch").error("%s: the intake refused it: %s", path, answer["error"])
+        return answer is not None and "error" not in answer
+
     try:
         with only_one(home / "metrics" / "watcher.lock"), DagsterInstance.get() as instance:
-            smoke = Smoke(instance, places, home / "smoke", lambda path: bool(send_path(dagster_home, path)), ranges_of)
+            smoke = Smoke(instance, places, home / "smoke", send, ranges_of)
             watcher = Watcher(instance, places.routing(), smoke, ranges_of, home / "metrics" / "watcher.json")
             if not once:
                 serve(watcher, stop, every)

@@ -103,6 +103,11 @@ class Watcher:
         self._first_seen_s: dict[str, float] = {}
         self.counts = _read_counts(kept)
 
+    def prepare(self) -> None:
+        """Makes what takes long and a new default would have to wait for; without it, it is made then."""
+        with self._saying("smoke scan", []):
+            self.smoke.scan(self.routing.read().table)
+
     def look(self) -> None:
         """Once over everything. What fails is said, and tried again at the next look; the rest goes on."""
         problems: list[str] = []
@@ -250,6 +255,7 @@ class Watcher:
             self.counts.rollbacks += 1
             self.counts.rolled_back_after_s = after_s
             log.error("default %s rolled back, rolled_back_after_s=%.1f: %s", probation.release, after_s, said)
+            self.smoke.withdraw(probation.smoke_upload)
         else:
             self.counts.smoke_scans_passed += 1
             log.info("%s", said)
@@ -311,6 +317,7 @@ def only_one(path: Path) -> Iterator[None]:
 
 def serve(watcher: Watcher, stop: threading.Event, every_s: float = LOOK_EVERY_S) -> None:
     """Looks every few seconds until `stop` is set."""
+    watcher.prepare()
     while not stop.is_set():
         watcher.look()
         stop.wait(every_s)
