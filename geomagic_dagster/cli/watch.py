@@ -36,9 +36,6 @@ def watch(
     dagster_home, _ = homes()
     home, places = home_from(os.environ), places_from(os.environ)
     log_everything_as_logfmt()
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
 
     def ranges_of(release: str):
         return ranges_of_release(release, home / "releases")
@@ -54,6 +51,9 @@ def watch(
             smoke = Smoke(instance, places, home / "smoke", send, ranges_of)
             watcher = Watcher(instance, places.routing(), smoke, ranges_of, home / "metrics" / "watcher.json")
             if not once:
+                stop = threading.Event()
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: stop.set())
                 serve(watcher, stop, every)
                 return
             watcher.look()
