@@ -14,6 +14,7 @@ from geomagic_dagster.cli.corpus import corpus_app
 from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.rooms import room_app
+from geomagic_dagster.cli.route import route_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
 from geomagic_dagster.cli.watch import app as watching
@@ -28,5 +29,11 @@ app.add_typer(processing)
 app.add_typer(serving)
 app.add_typer(watching)
 app.add_typer(compiling)
-for name, family in {"scan": scan_app, "inbox": inbox_app, "room": room_app, "corpus": corpus_app}.items():
+for name, family in {
+    "scan": scan_app,
+    "inbox": inbox_app,
+    "room": room_app,
+    "route": route_app,
+    "corpus": corpus_app,
+}.items():
     app.add_typer(family, name=name)

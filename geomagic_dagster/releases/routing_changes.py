@@ -94,8 +94,7 @@ def end_probation(release: str) -> Edit:
 
 
 def roll_back(release: str | None = None) -> Edit:
-    """Back to the default that was there before the one on probation, which is taken back: its flights end, and what
-    was routed to it and has not begun is routed anew.
+    """Back to the default that was there before the one on probation, which is taken back.
 
     Args:
         release: the one that has to be on probation, for whoever decided by its smoke scan.
@@ -103,10 +102,25 @@ def roll_back(release: str | None = None) -> Edit:
 
     def edit(document: dict[str, Any]) -> None:
         _must_be_on_probation(document, release)
-        worse, better = document["default"], document["probation"]["previous"]
-        document["default"], document["probation"] = better, None
-        document["flights"] = [each for each in _flights(document) if each["release"] not in (worse, better)]
-        _trust(document, better)
+        go_back_to(document["probation"]["previous"])(document)
+
+    return edit
+
+
+def go_back_to(release: str) -> Edit:
+    """Makes an earlier release the default again and takes back the one that is it now: what was routed to that one
+    and has not begun is routed anew, its flights end. Without probation: the release was the default before."""
+
+    def edit(document: dict[str, Any]) -> None:
+        _must_be_live(document, release)
+        worse = document["default"]
+        if release == worse:
+            raise RoutingRefused(
+                f"go back to {release}", expected="another release than now", received="the same", do="Nothing to do."
+            )
+        document["default"], document["probation"] = release, None
+        document["flights"] = [each for each in _flights(document) if each["release"] not in (worse, release)]
+        _trust(document, release)
         _distrust(document, worse)
 
     return edit
