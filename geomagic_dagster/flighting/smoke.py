@@ -134,7 +134,7 @@ class Smoke:
                 if seen is None:
                     return Standing("failed", f"{state}: somebody canceled it")
                 state += f" ({seen.run.failure}): {seen.sentence}".rstrip(": ")
-                if seen.kind != "passing":  # else it is tried again, while there is time
+                if seen.run.kind != "passing":  # else it is tried again, while there is time
                     return Standing("failed", state)
         since_s = seconds_of(probation.since) or seen_s
         created_s = min((record.create_timestamp.timestamp() for record in records), default=seen_s)
