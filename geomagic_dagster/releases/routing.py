@@ -286,11 +286,11 @@ class RoutingStore:
         return True
 
     def _create_elsewhere(self, path: str, content: bytes) -> None:
-        is_own = type(self.fs).pipe_file is not AbstractFileSystem.pipe_file
-        is_known = "mode" in inspect.signature(getattr(self.fs, "_pipe_file", self.fs.pipe_file)).parameters
-        if not (
-            is_own and is_known
-        ):  # fsspec's own pipe_file looks first and writes then: two writers may both see none
+        write = getattr(self.fs, "_pipe_file", None)  # of s3fs, gcsfs, adlfs: a conditional request
+        if write is None and type(self.fs).pipe_file is not AbstractFileSystem.pipe_file:
+            write = self.fs.pipe_file
+        if write is None or "mode" not in inspect.signature(write).parameters:
+            # fsspec's own pipe_file looks first and writes then: two writers may both see none
             raise RoutingUnavailable(
                 f"{self.url}: expected a store that creates a file only where there is none (a local folder, s3, gs, "
                 f"abfs); got {type(self.fs).__name__}, which cannot. Point GEOMAGIC_ROUTING at one that can."
