@@ -73,6 +73,8 @@ SAY_AGAIN_S = 600.0
 """A problem that stays is said so often; the metric says it all the time."""
 MOST_ATTEMPTS = 200
 LONGEST_PAUSE_S = 0.1
+CONFLICT = "ConditionalRequestConflict"
+"""What S3 answers to one of two who create the same file at the same moment."""
 WRITE_ID = "write_id"
 """In the document: a writer whose answer got lost knows its own revision by it."""
 
@@ -212,6 +214,7 @@ class RoutingStore:
     def _get(self, number: int) -> RoutingTable:
         """Raises: FileNotFoundError, RoutingRefused where it is broken."""
         place = f"routing table {self._file(number)}"
+        self.fs.invalidate_cache(self._root)  # s3fs asks its last listing whether a file is there
         table = parse(self.fs.cat_file(self._file(number)), place)
         if table.revision != number:
             raise RoutingRefused(
@@ -280,9 +283,16 @@ class RoutingStore:
             else:
                 self._create_elsewhere(path, content)
         except FileExistsError:
-            with suppress(RoutingRefused):
+            with suppress(RoutingRefused, FileNotFoundError):
                 return self._get(number).document.get(WRITE_ID) == table.document[WRITE_ID]
             return False
+        except OSError as error:
+            if CONFLICT in str(error):
+                return False
+            raise RoutingUnavailable(
+                f"{self.url}: expected a place that can be written; got {_words(error)}. Look at "
+                "`geomagic route show`: the change is there, or has to be made again."
+            ) from error
         return True
 
     def _create_elsewhere(self, path: str, content: bytes) -> None:
