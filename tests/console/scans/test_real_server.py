@@ -236,3 +236,12 @@ def _is_locked(console: Console, url: str) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def test_half_a_request_is_cut_off(console):
+    with socket.create_connection(("127.0.0.1", console.port), timeout=DEADLINE_S) as half:
+        half.sendall(b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nusername=")
+        answer = b""
+        while piece := half.recv(4096):
+            answer += piece
+    assert not answer.startswith(b"HTTP/1.1 200")
