@@ -278,7 +278,9 @@ def open_incident(actor: Actor, title: str, reason: str, version: str | None = N
 def close_incident(actor: Actor, incident_id: int, reason: str) -> Incident:
     """What was found, and what was done about it."""
     with deciding(actor, "close_incident", reason):
-        incident = Incident.objects.select_for_update().get(pk=incident_id)
+        incident = Incident.objects.select_for_update().filter(pk=incident_id).first()
+        if incident is None:
+            raise Refused(f"incident {incident_id}: expected one that was opened; got none. See the list of incidents.")
         if not incident.is_open:
             raise Refused(f"incident {incident_id}: expected an open one; {incident.closed_by} closed it already.")
         incident.closed_by, incident.closed_at, incident.closed_because = actor.name, timezone.now(), reason

@@ -141,8 +141,15 @@ def lock() -> RoutingSync:
 def follow(synced: RoutingSync) -> None:
     """Copies every revision behind the one that was copied last."""
     store = settings.PLACES.routing()
+    try:
+        tables = list(store.history(after=max(0, synced.revision - 1)))
+    except OSError as error:
+        raise RoutingUnavailable(
+            f"{store.url}: expected a place that answers; got {type(error).__name__}: {error}. Try again when it does; "
+            "`geomagic route` changes traffic without the console."
+        ) from error
     old = NEVER
-    for table in store.history(after=max(0, synced.revision - 1)):
+    for table in tables:
         if table.revision > synced.revision:
             change = changed(old, table)
             _copy(table, change)
