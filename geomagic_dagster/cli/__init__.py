@@ -37,9 +37,9 @@ families = {
     "scan": scan_app,
     "inbox": inbox_app,
     "room": room_app,
+    "route": route_app,
     "corpus": corpus_app,
     "release": release_app,
-    "route": route_app,
     "console": console_app,
 }
 for name, family in families.items():

@@ -37,6 +37,16 @@ def homes() -> tuple[Path, Path]:
     return Path(os.environ["DAGSTER_HOME"]), Path(places_from(os.environ).inbox)
 
 
+def console_lacks() -> str:
+    """What to install before the console can start; nothing where it can."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("django", "gunicorn", "ninja", "axes", "whitenoise") if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"console: expected {', '.join(missing)}; got none here. Install: pip install 'geomagic-dagster[console]'"
+
+
 def write_made_up_scan(out: Path, seed: int, *, frames: int, clean: bool) -> None:
     from dataclasses import replace
 

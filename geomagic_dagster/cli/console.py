@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from geomagic_dagster.cli.common import homes, plain_errors
+from geomagic_dagster.cli.common import console_lacks, homes, plain_errors
 
 console_app = typer.Typer(help="The console: releases, approvals, traffic, scans; in a browser, behind a login.")
 
@@ -22,6 +22,9 @@ def console(
     port: Annotated[int, typer.Option(help="Port of the console.")] = 3003,
 ) -> None:
     """The console in a browser. Its first user: geomagic console create-user NAME --role operator"""
+    if lacking := console_lacks():
+        print(lacking, file=sys.stderr)
+        raise typer.Exit(2)
     if context.invoked_subcommand is not None:
         return
     with plain_errors():

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from geomagic_dagster.cli.common import homes, plain_errors
+from geomagic_dagster.cli.common import console_lacks, homes, plain_errors
 
 app = typer.Typer()
 
@@ -21,12 +21,12 @@ def ui(
     rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
     intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
     metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
-    console_port: Annotated[int, typer.Option(help="Port of the console: releases, scans, approvals.")] = 3003,
+    console_port: Annotated[int, typer.Option(help="Port of the console; 0: without it.")] = 3003,
     workspace: Annotated[
         Path | None, typer.Option(help="The list of code locations; default: workspace.yaml of the checkout.")
     ] = None,
 ) -> None:
-    """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics."""
+    """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics, console."""
     from dagster import DagsterInstance
 
     from geomagic_dagster.definitions import home_from, places_from
@@ -36,17 +36,22 @@ def ui(
     dagster_home, inbox = homes()
     inbox.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
+    os.environ.setdefault("GEOMAGIC_DAGSTER_URL", f"http://{host}:{port}")
+    if console_port and (lacking := console_lacks()):
+        print(lacking, file=sys.stderr)
+        console_port = 0
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
         print(
-            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   console: http://{host}:{console_port}   "
-            f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
+            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
+            f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME"
+            + (f"   console: http://{host}:{console_port}" if console_port else ""),
             file=sys.stderr,
         )
     serve(
         workspace or REPOSITORY / "workspace.yaml",
         dagster_home,
         host,
-        Ports(port, rooms_port, intake_port, metrics_port, console_port),
+        Ports(port, rooms_port, intake_port, metrics_port, console_port or None),
         home=home_from(os.environ),
         routing=places_from(os.environ).routing(),
     )

@@ -138,6 +138,8 @@ def compare_pairs(
     """The verdict on shadow runs: both releases ran each scan, so each is compared to itself, in a block of two.
 
     Seconds and deadlines are not compared: a shadow run waits for the others, and finds what they left in the store.
+    Nor are failures that may pass (a full disk, a killed process): a scan gets a shadow run only where the customer's
+    run succeeded, so that such failures could be seen on one side only.
     """
     first: dict[str, Pair] = {}
     for pair in sorted(pairs, key=lambda each: max(each.flight.ended_s, each.other.ended_s)):
@@ -172,7 +174,9 @@ def compare_pairs(
     def events(name: str, verb: str, happened: Sequence[bool]) -> None:
         worse(name, WEIGHTS[name], verb, np.array(happened, float))
 
-    events("failures", "fails", [run.outcome == "failed" for run in judged.runs])
+    may_pass = [run.kind == "passing" and run.failure != "crashed" for run in judged.runs]
+    failed = [run.outcome == "failed" and not passing for run, passing in zip(judged.runs, may_pass, strict=True)]
+    events("failures", "fails", failed)
     events("rejections", "rejects the scan", [run.outcome == "rejected" for run in judged.runs])
     is_ok_n = np.repeat([pair.flight.outcome == pair.other.outcome == "ok" for pair in both], 2)
     outside = [bool(ok) and is_out_of_range(run, ranges) for ok, run in zip(is_ok_n, judged.runs, strict=True)]
@@ -180,7 +184,10 @@ def compare_pairs(
     for name, weight, sign, (spreads, relative) in _numbers(ranges, may_change, limits):
         value_n = sign * _values([run.numbers.get(name) for run in judged.runs])
         worse(name, weight, _direction(name, sign), value_n, spreads, relative, 1e-9)
-    missing = ("seconds, deadlines (shadow runs wait for others, and reuse their results)",)
+    missing = (
+        "seconds, deadlines (shadow runs wait for others, and reuse their results)",
+        "failures that may pass (only scans that succeeded get shadow runs)",
+    )
     return verdict_of(measures, judged, limits.alpha, missing + _not_compared(judged, ranges, may_change))
 
 

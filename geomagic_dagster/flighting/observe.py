@@ -44,8 +44,6 @@ class Observed:
 
     run: Run
     upload: str
-    kind: str = ""
-    """Of its failure: passing, permanent, bug; empty unless it failed."""
     sentence: str = ""
     """The last thing that it said of its failure."""
     flight: str | None = None
@@ -166,13 +164,13 @@ def observed(record: RunRecord, kept: LiveRun, events: Iterable[Event]) -> Obser
             ended_s=ended_s,
             outcome=outcome,
             failure="" if is_ok else why[1],
+            kind="" if is_ok else why[0],
             seconds=seconds,
             headroom=min(headroom, default=None),
             numbers=numbers,
             out_of_range=frozenset(out_of_range),
         ),
         upload=run.tags.get(UPLOAD_TAG, ""),
-        kind="" if is_ok else why[0],
         sentence="" if is_ok else sentence,
         flight=run.tags.get(FLIGHT_TAG) or None,
         is_shadow=run.tags.get(SHADOW_TAG) == "true",

@@ -26,6 +26,8 @@ class Run:
     outcome: Outcome
     failure: str = ""
     """One word: bug, timeout, killed, ...; empty unless it failed."""
+    kind: str = ""
+    """Of the failure: passing, permanent, bug."""
     seconds: float | None = None
     """From its start to its end."""
     headroom: float | None = None
@@ -48,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same scan in both: the flighted release's shadow run, and the run that the customer got."""
+    """The same scan in both: the flighted release's shadow run, and the run that the customer got, which succeeded."""
 
     flight: Run
     other: Run

@@ -17,6 +17,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,8 +31,8 @@ from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from geomagic_dagster.flighting.observe import Observer
 from geomagic_dagster.flighting.runs import Ranges, Run
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SHADOW_TAG, UPLOAD_TAG
-from geomagic_dagster.jobs.attempts import ENDED
-from geomagic_dagster.jobs.inbox import COMPLETE, move_to_free
+from geomagic_dagster.jobs.attempts import ALIVE, ENDED
+from geomagic_dagster.jobs.inbox import COMPLETE, claimed, move_to_free
 from geomagic_dagster.releases.routing import Probation, RoutingTable
 from geomagic_dagster.resources.places import Places
 
@@ -40,6 +42,7 @@ START_S = 25.0
 LONGEST_S = 600.0
 """A default stays unproven for no longer, also where the watcher was not running."""
 SEED, FRAMES = 1, 24
+MAKING_S = 300.0
 WALL_M, WALL_PART, HEIGHT_M = 0.05, 0.03, 0.05
 """How far a wall's length (the larger of the two), and the height of the room, may be off."""
 SHOWN = 4
@@ -131,7 +134,7 @@ class Smoke:
                 if seen is None:
                     return Standing("failed", f"{state}: somebody canceled it")
                 state += f" ({seen.run.failure}): {seen.sentence}".rstrip(": ")
-                if seen.kind != "passing":  # else it is tried again, while there is time
+                if seen.run.kind != "passing":  # else it is tried again, while there is time
                     return Standing("failed", state)
         since_s = seconds_of(probation.since) or seen_s
         created_s = min((record.create_timestamp.timestamp() for record in records), default=seen_s)
@@ -162,6 +165,16 @@ class Smoke:
                 _copy_whole(copy, inbox / name)
                 shutil.rmtree(copy)
         self._at("sent")
+
+    def withdraw(self, name: str) -> None:
+        """Takes a smoke scan that failed out of the inbox, if no run works on it: no other release need process it."""
+        inbox, aside = Path(self.places.inbox), self.folder / "sent" / f".{uuid.uuid4().hex}.partial"
+        with claimed(inbox, name):
+            alive = RunsFilter(tags={UPLOAD_TAG: name}, statuses=[DagsterRunStatus.NOT_STARTED, *ALIVE])
+            if os.path.lexists(inbox / name) and not self.instance.get_runs(alive, limit=1):
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(inbox / name, aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _is_in_the_inbox(self, name: str) -> bool:
         return any(os.path.lexists(Path(place) / name) for place in (self.places.inbox, self.places.done))
@@ -240,28 +253,31 @@ def made_up_room(folder: Path, seed: int = SEED, frames: int = FRAMES) -> tuple[
     """A clean walk through a made-up room, and its truth; made once."""
     place = folder / f"made_up_{seed}_{frames}"
     if not place.is_dir():
-        from dataclasses import replace
-
-        from geomagic_dagster.scans.formats import canonical
-        from geomagic_dagster.scans.made_up import CLEAN, make_room, scan_room
-
-        made = scan_room(make_room(seed), CLEAN.but(frames=frames))
-        room = made.truth.room
         partial = folder / f".{uuid.uuid4().hex}.partial"
         try:
-            canonical.write(replace(made.scan, name="smoke", consent="research"), partial / "scan")
-            truth = {
-                "walls_m": sorted(wall.length_m for wall in room.walls),
-                "height_m": room.ceiling_z_m - room.floor_z_m,
-            }
-            (partial / "truth.json").write_text(json.dumps(truth))
-            if not move_to_free(partial, place):
-                shutil.rmtree(partial)
-        except BaseException:
+            # in a process of its own: the compiled kernels would stay in the watcher's memory for good
+            call = f"from {__name__} import write_made_up_room as w; import sys; w(sys.argv[1], {seed}, {frames})"
+            subprocess.run([sys.executable, "-c", call, str(partial)], check=True, timeout=MAKING_S)
+            move_to_free(partial, place)
+        finally:
             shutil.rmtree(partial, ignore_errors=True)
-            raise
     said = json.loads((place / "truth.json").read_bytes())
     return place / "scan", Truth(tuple(said["walls_m"]), said["height_m"])
+
+
+def write_made_up_room(place: str, seed: int, frames: int) -> None:
+    """The scan, and `truth.json` beside it."""
+    from dataclasses import replace
+
+    from geomagic_dagster.scans.formats import canonical
+    from geomagic_dagster.scans.made_up import CLEAN, make_room, scan_room
+
+    room = make_room(seed)
+    scan = scan_room(room, CLEAN.but(frames=frames)).scan
+    canonical.write(replace(scan, name="smoke", consent="research"), Path(place) / "scan")
+    walls_m = sorted(wall.length_m for wall in room.walls)
+    truth = {"walls_m": walls_m, "height_m": room.ceiling_z_m - room.floor_z_m}
+    (Path(place) / "truth.json").write_text(json.dumps(truth))
 
 
 def seconds_of(text: str) -> float | None:

@@ -70,6 +70,8 @@ class Counts:
     """From the first bad run, or from the probation's start, to the change of the table; of the last one."""
     evidence: dict[str, float] = field(default_factory=dict)
     """Of each flight, as a part of what ends it."""
+    sentences: dict[str, str] = field(default_factory=dict)
+    """How each flight stands, for people."""
 
 
 class Watcher:
@@ -101,7 +103,12 @@ class Watcher:
         self._tables: dict[int, RoutingTable] = {}
         self._judged: dict[str, tuple[int, ...]] = {}
         self._first_seen_s: dict[str, float] = {}
-        self.counts = _read_counts(kept)
+        self.counts = read_counts(kept)
+
+    def prepare(self) -> None:
+        """Makes what takes long and a new default would have to wait for; without it, it is made then."""
+        with self._saying("smoke scan", []):
+            self.smoke.scan(self.routing.read().table)
 
     def look(self) -> None:
         """Once over everything. What fails is said, and tried again at the next look; the rest goes on."""
@@ -134,7 +141,7 @@ class Watcher:
     def _look_at_flights(self, table: RoutingTable) -> None:
         flights = [flight for flight in table.flights if flight.release in table.live]
         self.verdicts = {flight.id: self.verdicts[flight.id] for flight in flights if flight.id in self.verdicts}
-        self.counts.evidence = {flight: self.counts.evidence.get(flight, 0.0) for flight in self.verdicts}
+        self.counts.evidence, self.counts.sentences = {}, {}
         if not flights:
             self.observer.forget()
             self._tables.clear()
@@ -146,6 +153,7 @@ class Watcher:
         for flight in flights:
             verdict = self._verdict(flight, seen, table)
             self.counts.evidence[flight.id] = verdict.evidence / verdict.needed
+            self.counts.sentences[flight.id] = verdict.sentence
             if verdict.is_worse:
                 self._end(flight, verdict.sentence, verdict.first_bad_s)
             elif not flight.shadow and (stuck := why_stuck(instance, inbox, flight, table, self._now())):
@@ -206,7 +214,7 @@ class Watcher:
         after_s = max(0.0, self._now() - (since_s or self._now()))
         self.counts.flights_ended += 1
         self.counts.rolled_back_after_s = after_s
-        self.counts.evidence.pop(flight.id, None)
+        del self.counts.evidence[flight.id], self.counts.sentences[flight.id]
         log.error("flight %s of %s ended, rolled_back_after_s=%.1f: %s", flight.id, flight.release, after_s, sentence)
 
     def _began_s(self, flight: Flight) -> float:
@@ -250,6 +258,7 @@ class Watcher:
             self.counts.rollbacks += 1
             self.counts.rolled_back_after_s = after_s
             log.error("default %s rolled back, rolled_back_after_s=%.1f: %s", probation.release, after_s, said)
+            self.smoke.withdraw(probation.smoke_upload)
         else:
             self.counts.smoke_scans_passed += 1
             log.info("%s", said)
@@ -284,7 +293,8 @@ def _may_change(table: RoutingTable, flight: str) -> tuple[str, ...]:
     return tuple(str(name) for name in entry.get("may_change") or ())
 
 
-def _read_counts(kept: Path) -> Counts:
+def read_counts(kept: Path) -> Counts:
+    """What the watcher said of itself after its last look."""
     try:
         said = json.loads(kept.read_bytes())
         return Counts(**{name: said[name] for name in Counts.__dataclass_fields__ if name in said})
@@ -311,6 +321,7 @@ def only_one(path: Path) -> Iterator[None]:
 
 def serve(watcher: Watcher, stop: threading.Event, every_s: float = LOOK_EVERY_S) -> None:
     """Looks every few seconds until `stop` is set."""
+    watcher.prepare()
     while not stop.is_set():
         watcher.look()
         stop.wait(every_s)

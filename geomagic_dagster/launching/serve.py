@@ -11,7 +11,6 @@ it ends, so does everything below it.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import selectors
 import signal
@@ -48,7 +47,8 @@ class Ports:
     rooms: int
     intake: int
     metrics: int
-    console: int = 3003
+    console: int | None = None
+    """None: without it."""
 
 
 def members(
@@ -77,7 +77,7 @@ def members(
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
         Member("watcher", (*geomagic, "watch")),
     ]
-    if importlib.util.find_spec("django"):  # the extra `console`; releases and small machines go without
+    if ports.console is not None:
         table.append(Member("console", (*geomagic, "console", "--host", host, "--port", str(ports.console))))
     return tuple(table)
 

@@ -24,6 +24,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from geomagic_dagster.monitoring import state as states
+from geomagic_dagster.monitoring import watcher
 from geomagic_dagster.monitoring.counts import Counts, Key
 from geomagic_dagster.monitoring.event_log import live_run, new_events, new_runs, still_there
 from geomagic_dagster.monitoring.fold import begin, fold, is_over
@@ -134,6 +135,7 @@ class Exporter(Collector):
             counts, surroundings = self.shown
             yield from counts.families()
             yield from surroundings.families(now_s)
+            yield from watcher.families(self.path.with_name(watcher.FILE), now_s)
 
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()

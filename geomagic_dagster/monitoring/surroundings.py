@@ -1,4 +1,4 @@
-"""What is read off the installation at each look: queue, inbox, quarantine, daemons, sensors, disks.
+"""What is read off the installation at each look: queue, inbox, quarantine, daemons, sensors, routing table, disks.
 
 Belongs here: gauges that need no memory. Does not belong here: what is counted from events (fold.py).
 Times are kept as points in time, and become ages when somebody asks: an age grows also while nobody looks.
@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
 from geomagic_dagster.jobs.inbox import HALF_WRITTEN, Looks, is_upload, look_at
+from geomagic_dagster.releases.routing import RoutingUnavailable
 from geomagic_dagster.resources.places import Places
 
 WAITING = [DagsterRunStatus.NOT_STARTED, DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING]
@@ -42,6 +43,8 @@ VALUES = {
     "geomagic_inbox_uploads": ("Uploads in the inbox: complete, or arriving.", ("state",)),
     "geomagic_quarantined_uploads": ("Uploads in the quarantine folder.", ()),
     "geomagic_daemon_errors": ("Errors that a daemon reported with its last sign of life.", ("daemon",)),
+    "geomagic_routing_table_good": ("1 while the routing table can be read; 0 while the last good one stands in.", ()),
+    "geomagic_routing_revision": ("Revision of the routing table that is in force.", ()),
     "geomagic_disk_free_bytes": ("Room on the disk of a place that this user may take.", ("place",)),
     "geomagic_disk_size_bytes": ("Size of the disk of a place.", ("place",)),
 }
@@ -86,6 +89,7 @@ class Lookout:
         found.values["geomagic_quarantined_uploads"][()] = self._count_quarantined()
         self._daemons(found)
         self._sensors(found)
+        self._routing(found)
         self._disks(found)
         return found
 
@@ -138,6 +142,15 @@ class Lookout:
                 location = state.origin.repository_origin.code_location_origin.location_name
                 due_s = ended_s + (data.min_interval or 0)
                 found.since["geomagic_sensor_tick_lag_seconds"][(f"{location}/{state.instigator_name}",)] = due_s
+
+    def _routing(self, found: Surroundings) -> None:
+        try:
+            reading = self.places.routing().read()
+        except RoutingUnavailable:  # said in the log by whoever routes
+            found.values["geomagic_routing_table_good"][()] = 0.0
+            return
+        found.values["geomagic_routing_table_good"][()] = 0.0 if reading.problem else 1.0
+        found.values["geomagic_routing_revision"][()] = float(reading.table.revision)
 
     def _disks(self, found: Surroundings) -> None:
         places = {

@@ -73,6 +73,8 @@ SAY_AGAIN_S = 600.0
 """A problem that stays is said so often; the metric says it all the time."""
 MOST_ATTEMPTS = 200
 LONGEST_PAUSE_S = 0.1
+CONFLICT = "ConditionalRequestConflict"
+"""What S3 answers to one of two who create the same file at the same moment."""
 WRITE_ID = "write_id"
 """In the document: a writer whose answer got lost knows its own revision by it."""
 
@@ -216,6 +218,7 @@ class RoutingStore:
     def _get(self, number: int) -> RoutingTable:
         """Raises: FileNotFoundError, RoutingRefused where it is broken."""
         place = f"routing table {self._file(number)}"
+        self.fs.invalidate_cache(self._root)  # s3fs asks its last listing whether a file is there
         table = parse(self.fs.cat_file(self._file(number)), place)
         if table.revision != number:
             raise RoutingRefused(
@@ -284,17 +287,24 @@ class RoutingStore:
             else:
                 self._create_elsewhere(path, content)
         except FileExistsError:
-            with suppress(RoutingRefused):
+            with suppress(RoutingRefused, FileNotFoundError):
                 return self._get(number).document.get(WRITE_ID) == table.document[WRITE_ID]
             return False
+        except OSError as error:
+            if CONFLICT in str(error):
+                return False
+            raise RoutingUnavailable(
+                f"{self.url}: expected a place that can be written; got {_words(error)}. Look at "
+                "`geomagic route show`: the change is there, or has to be made again."
+            ) from error
         return True
 
     def _create_elsewhere(self, path: str, content: bytes) -> None:
-        is_own = type(self.fs).pipe_file is not AbstractFileSystem.pipe_file
-        is_known = "mode" in inspect.signature(getattr(self.fs, "_pipe_file", self.fs.pipe_file)).parameters
-        if not (
-            is_own and is_known
-        ):  # fsspec's own pipe_file looks first and writes then: two writers may both see none
+        write = getattr(self.fs, "_pipe_file", None)  # of s3fs, gcsfs, adlfs: a conditional request
+        if write is None and type(self.fs).pipe_file is not AbstractFileSystem.pipe_file:
+            write = self.fs.pipe_file
+        if write is None or "mode" not in inspect.signature(write).parameters:
+            # fsspec's own pipe_file looks first and writes then: two writers may both see none
             raise RoutingUnavailable(
                 f"{self.url}: expected a store that creates a file only where there is none (a local folder, s3, gs, "
                 f"abfs); got {type(self.fs).__name__}, which cannot. Point GEOMAGIC_ROUTING at one that can."

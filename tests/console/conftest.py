@@ -8,14 +8,13 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-
-import pytest
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.console.settings")
+from unittest.mock import patch
 
 import django
+import pytest
 
-django.setup()
+with patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "tests.console.settings"}):  # not for what other tests start
+    django.setup()
 
 from django.contrib.auth.models import Group, User
 from django.core.cache import cache

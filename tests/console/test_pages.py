@@ -71,6 +71,29 @@ def test_an_action_of_the_list_goes_to_the_form_of_the_one_release_that_was_tick
     assert "expected one release; got 2. Tick one." in client.post(page, said, follow=True).content.decode()
 
 
+@pytest.mark.parametrize("number", ["7", "x", "9" * 30])
+def test_an_incident_that_is_not_there_is_refused_in_words(as_, home, number):
+    answer = as_("rita").post(f"/admin/do/close_incident/{number}/", {"reason": "x"})
+    assert answer.status_code == 409 and "expected one that was opened; got none" in answer.content.decode()
+
+
+def test_pages_open_where_the_routing_table_does_not_answer_and_actions_say_so(as_, approved, settings, monkeypatch):
+    approved("1.0.0")
+    client = as_("rita")
+
+    def gone(*args, **kwargs):
+        raise OSError("the storage is gone")
+
+    monkeypatch.setattr("geomagic_dagster.releases.routing.RoutingStore._numbers", gone)
+    for page in ("admin:index", "admin:traffic"):
+        assert (
+            "expected a place that answers; got OSError: the storage is gone"
+            in client.get(reverse(page)).content.decode()
+        )
+    answer = client.post("/admin/do/make_default/1.0.0/", {"reason": "x"})
+    assert answer.status_code == 409 and "the storage is gone" in answer.content.decode()
+
+
 @pytest.mark.parametrize("path", ["do/nothing/", "do/stage/", "do/roll_back/1.0/", "do/stage/9.9.9/"])
 def test_what_is_not_there_is_not_found(as_, home, path):
     assert as_("rita").get(f"/admin/{path}").status_code == 404

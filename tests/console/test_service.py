@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release, RoutingSync
 from geomagic_dagster.console.registry.sync import look, sync_releases, sync_routing
 from geomagic_dagster.flighting import promote
-from geomagic_dagster.releases import routing_changes
+from geomagic_dagster.releases import environments, routing_changes
 from geomagic_dagster.releases.lifecycle import IllegalStep
 
 pytestmark = pytest.mark.django_db
@@ -169,6 +169,18 @@ def test_what_is_not_installed_cannot_be_staged(cut, install, people):
         service.stage(people.rita, "1.1.0", "x")
 
 
+def test_what_is_not_installed_gets_no_traffic(approved, people, home):
+    approved("1.0.0")
+    (environments.line_folder(home, "1.0") / environments.ENV).unlink()
+    for attempt in (
+        lambda: service.start_flight(people.rita, "1.0.0", "x", 1),
+        lambda: service.make_default(people.rita, "1.0.0", "x"),
+    ):
+        with pytest.raises(service.Refused, match="Install it: geomagic release install 1.0.0"):
+            attempt()
+    assert table().revision == 0
+
+
 def test_a_test_that_fails_leaves_it_staged_also_after_one_that_passed(cut, install, people):
     install(cut("1.1.0"))
     service.stage(people.rita, "1.1.0", "x")
@@ -242,7 +254,7 @@ def test_a_crash_between_the_table_and_the_audit_entry_is_made_up_for(approved, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(service, "record", crash)
+        patch.setattr(deciding, "record", crash)
         with pytest.raises(KeyboardInterrupt):
             service.make_default(people.rita, "1.0.0", "go")
     assert table().default == "1.0", "it is in force"
@@ -273,6 +285,15 @@ def test_a_hotfix_takes_the_place_of_the_version_before_and_traffic_without_appr
     old, new = Release.objects.get(version="1.0.0"), Release.objects.get(version="1.0.1")
     assert (old.is_current, old.state, new.is_current, new.state) == (False, "superseded", True, "cut")
     assert "1.0.1: expected traffic for approved releases only; it is cut and gets every upload" in new.standing.problem
+
+
+def test_a_record_that_was_edited_after_it_was_found_is_said_and_not_followed(cut, settings):
+    release = cut("1.1.0")
+    path = settings.RELEASES / "1.1" / "release.toml"
+    path.write_text(path.read_text().replace(release.manifest_sha256, "f" * 64))
+    [problem] = look().problems
+    assert f"and manifest {release.manifest_sha256[:12]}; got commit {release.commit[:12]} and manifest ffff" in problem
+    assert Release.objects.get().manifest_sha256 == release.manifest_sha256
 
 
 def test_a_broken_record_is_skipped_and_said(cut, settings):

@@ -374,6 +374,16 @@ def test_shadow_runs_compare_each_scan_to_itself_and_need_fewer():
     assert any("seconds" in words for words in worse.not_compared)
 
 
+def test_failures_that_may_pass_prove_nothing_in_shadow_runs_of_scans_that_succeeded():
+    def pairs_of(**failure: str) -> list[Pair]:
+        return [Pair(run(i, "1.1", outcome="failed", **failure), run(i)) for i in range(50)]
+
+    assert not compare_pairs(pairs_of(failure="killed", kind="passing"), RANGES).is_worse
+    assert compare_pairs(pairs_of(failure="crashed", kind="passing"), RANGES).is_worse
+    assert compare_pairs(pairs_of(failure="bug", kind="bug"), RANGES).is_worse
+    assert compare_pairs([Pair(run(i, "1.1", outcome="rejected"), run(i)) for i in range(50)], RANGES).is_worse
+
+
 def test_shadow_runs_of_an_equal_release_end_no_flight():
     stopped = 0
     for seed in range(200):

@@ -184,7 +184,7 @@ def test_what_a_run_did_is_read_as_it_was(house):
     assert good.run.numbers == {"depth.coverage": 0.5} and good.run.out_of_range == {"depth"}
     assert (good.revision, good.flight, good.is_shadow, good.run.scan) == (3, None, False, "good")
     assert good.run.ended_s == pytest.approx(now_s)
-    assert (bad.run.outcome, bad.run.failure, bad.kind, bad.flight, bad.is_shadow) == (
+    assert (bad.run.outcome, bad.run.failure, bad.run.kind, bad.flight, bad.is_shadow) == (
         "failed",
         "timeout",
         "passing",

@@ -25,6 +25,7 @@ from geomagic_dagster.monitoring import event_log
 from geomagic_dagster.monitoring import state as states
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
 from geomagic_dagster.monitoring.state import CannotStart
+from geomagic_dagster.releases.routing_changes import make_live
 from tests.conftest import REPOSITORY
 from tests.monitoring.conftest import POSTGRES, dagster_in, new_database
 from tests.toy_stages.daemon import tick
@@ -314,6 +315,23 @@ def test_inbox_daemons_and_ages(toys, instance, follow):
     time.sleep(0.05)
     later = samples(exporter)[("geomagic_daemon_heartbeat_age_seconds", "sensor")]
     assert later > found[("geomagic_daemon_heartbeat_age_seconds", "sensor")], "ages grow though nobody looks"
+
+
+def test_a_broken_routing_table_is_shown_until_it_is_mended(toys, instance, follow):
+    exporter, routing = follow(instance, toys), toys.places.routing()
+
+    def shown():
+        exporter.look()
+        found = samples(exporter)
+        return found[("geomagic_routing_table_good",)], found[("geomagic_routing_revision",)]
+
+    assert shown() == (1, 0), "nobody ever wrote one"
+    routing.change(make_live("1.0"), by="ada", why="a test")
+    assert shown() == (1, 1)
+    (Path(routing.url) / "000000002.json").write_text("{")
+    assert shown() == (0, 1)
+    routing.change(make_live("1.1"), by="ada", why="mended")
+    assert shown() == (1, 3)
 
 
 def test_a_sensor_that_ticked_in_time_has_no_lag_and_later_it_has(toys, instance, follow, monkeypatch, tmp_path):

@@ -22,6 +22,7 @@ import yaml
 from geomagic_dagster.monitoring.counts import METRICS
 from geomagic_dagster.monitoring.exporter import serve
 from geomagic_dagster.monitoring.surroundings import AGES, VALUES
+from geomagic_dagster.monitoring.watcher import COUNTERS, GAUGES
 from tests.conftest import REPOSITORY
 from tests.monitoring.conftest import free_port
 from tests.toy_stages.scans import write_toy_scan
@@ -40,7 +41,8 @@ def binary(name: str) -> str:
 
 
 def known_names() -> set[str]:
-    names = {*AGES, *VALUES, "up"} | {f"{name}{end}" for name in OWN for end in ("", "_total", "_info")}
+    watcher = {*GAUGES, *(f"{name}_total" for name in COUNTERS)}
+    names = {*AGES, *VALUES, *watcher, "up"} | {f"{name}{end}" for name in OWN for end in ("", "_total", "_info")}
     for metric in METRICS.values():
         ends = ("_bucket", "_count", "_sum") if metric.kind in ("histogram", "summary") else ("",)
         names |= {metric.name + end for end in ends} | {metric.last}

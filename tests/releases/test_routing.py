@@ -422,3 +422,22 @@ def test_a_store_that_cannot_create_only_where_there_is_none_is_refused(tmp_path
     store = RoutingStore(f"unreliable://{tmp_path}/routing", tmp_path / "last_good.json")
     with pytest.raises(RoutingUnavailable, match="expected a store that creates a file only where there is none"):
         change(store, make_live("1.0"))
+
+
+def test_an_object_store_is_asked_to_create_only_where_there_is_none(tmp_path, monkeypatch):
+    """s3fs and its like bring `_pipe_file`; fsspec puts its own `pipe_file` around that."""
+    from fsspec.asyn import AsyncFileSystem
+
+    store = RoutingStore(str(tmp_path / "routing"), tmp_path / "last_good.json")
+    asked = []
+
+    class Objects(AsyncFileSystem):
+        async def _pipe_file(self, path, data, chunksize=1, mode="overwrite", **options):
+            asked.append((path, mode))
+
+        async def _ls(self, path, detail=True, **options):
+            return []
+
+    store.fs, store._is_local = Objects(skip_instance_cache=True), False
+    change(store, make_live("1.0"))
+    assert asked == [(store._file(1), "create")]

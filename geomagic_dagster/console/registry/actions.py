@@ -184,7 +184,7 @@ ACTIONS: dict[str, Action] = {
         "Close the incident",
         "says what was found and what was done",
         "incident",
-        lambda who, number, said: service.close_incident(who, int(number), said["reason"]),
+        lambda who, number, said: service.close_incident(who, int(number) if number.isdecimal() else 0, said["reason"]),
     ),
 }
 

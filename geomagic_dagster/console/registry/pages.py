@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import flights, lead_time, service
+from geomagic_dagster.console.registry import draft, flights, lead_time, service
 from geomagic_dagster.console.registry.actions import ACTIONS, links
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Approval, AuditEntry, Incident, Release
@@ -41,6 +41,7 @@ def dashboard(request: HttpRequest) -> dict[str, Any]:
         "problems": [*seen.problems, *filter(None, (each.standing.problem for each in releases))],
         "incidents": Incident.objects.filter(closed_at=None).select_related("release"),
         "on_their_way": [row(request, each) for each in releases if each.state not in OVER],
+        "draft": draft.changes(releases),
         "over": [each for each in releases if each.state in OVER][:5],
         "your_turn": [each for each in proposed if _may_approve(request, each)],
         "summary": lead_time.summary(),

@@ -11,31 +11,29 @@ would leave an entry of something that never happened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
 from django.utils import timezone
 
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry.audit import Actor, record
+from geomagic_dagster.console.registry.deciding import (
+    Edit,
+    Refused,
+    change_table,
+    check_environment,
+    check_no_open_incident,
+    deciding,
+    keep,
+    release_of,
+)
 from geomagic_dagster.console.registry.models import Approval, Incident, Release, RoutingSync
-from geomagic_dagster.console.registry.sync import follow, lock, sync_releases
-from geomagic_dagster.console.registry.table_words import changed
 from geomagic_dagster.flighting import promote
 from geomagic_dagster.releases import lifecycle, routing_changes
 from geomagic_dagster.releases.lifecycle import SIDES, IllegalStep, State
 from geomagic_dagster.releases.routing import RoutingUnavailable
 from geomagic_dagster.releases.routing_table import RoutingRefused, RoutingTable
-
-Edit = Callable[[dict[str, Any]], None]
-
-
-class Refused(ValueError):
-    """An action that cannot be done as asked; the words say why, and what to do."""
-
 
 REFUSALS = (roles.NotAllowed, IllegalStep, Refused, RoutingRefused, RoutingUnavailable)
 """What the functions here raise where the answer is no."""
@@ -46,24 +44,22 @@ REFUSALS = (roles.NotAllowed, IllegalStep, Refused, RoutingRefused, RoutingUnava
 
 def stage(actor: Actor, version: str, reason: str) -> Release:
     """It is installed on this machine, and may be tried in staging."""
-    from geomagic_dagster.console.registry.staging import check_environment
-
-    with _deciding(actor, "stage", reason):
-        release = _release(version)
+    with deciding(actor, "stage", reason):
+        release = release_of(version)
         release.standing.check("stage")
         check_environment(release)
         release.staged_by, release.staged_at = actor.name, timezone.now()
-        return _keep(actor, release, "stage", reason)
+        return keep(actor, release, "stage", reason)
 
 
 def record_staging_test(actor: Actor, version: str, passed: bool, words: str) -> Release:
     """The outcome of the smoke scans in staging; `staging.py` ran them. It is tested only if they passed."""
-    with _deciding(actor, "test_in_staging", words):
-        release = _release(version)
+    with deciding(actor, "test_in_staging", words):
+        release = release_of(version)
         release.standing.check("test_in_staging")
         if passed:
             release.tested_by, release.tested_at = actor.name, timezone.now()
-            return _keep(actor, release, "test_in_staging", words)
+            return keep(actor, release, "test_in_staging", words)
         before = release.state
         if release.kept == State.TESTED:  # what passed before does not any more
             release.kept = State.STAGED
@@ -74,27 +70,27 @@ def record_staging_test(actor: Actor, version: str, passed: bool, words: str) ->
 
 def propose(actor: Actor, version: str, reason: str) -> Release:
     """Asks the reviewers. Approvals of an earlier proposal do not count for this one."""
-    with _deciding(actor, "propose", reason):
-        release = _release(version)
+    with deciding(actor, "propose", reason):
+        release = release_of(version)
         release.standing.check("propose")
-        _no_open_incident(release, "propose")
+        check_no_open_incident(release, "propose")
         release.proposed_by, release.proposed_at = actor.name, timezone.now()
         release.proposal += 1
-        return _keep(actor, release, "propose", reason)
+        return keep(actor, release, "propose", reason)
 
 
 def approve(actor: Actor, version: str, reason: str, side: str | None = None) -> Release:
     """One person's approval for one side ("engineering", "science"); approved once the quorum is there."""
-    with _deciding(actor, "approve", reason):
+    with deciding(actor, "approve", reason):
         side = side or side_of(actor)
         if SIDES.get(side) not in roles.roles_of(actor.user):
             raise roles.NotAllowed(
                 f"approve {version} for {side}: expected the role {SIDES.get(side, 'of a side')}; "
                 f"{actor.name} has {actor.role}. Ask somebody who has it."
             )
-        release = _release(version)
+        release = release_of(version)
         release.standing.check("approve")
-        _no_open_incident(release, "approve")
+        check_no_open_incident(release, "approve")
         given = Approval.objects.filter(release=release, proposal=release.proposal).select_related("user")
         before = [each.user.get_username() for each in given]
         lifecycle.check_approver(version, actor.names, side, release.proposed_by, release.cut_by, before)
@@ -109,7 +105,7 @@ def approve(actor: Actor, version: str, reason: str, side: str | None = None) ->
         missing = missing_approvals(release)
         if not missing:
             release.approved_at = timezone.now()
-        return _keep(actor, release, "approve", reason, is_quorum=not missing, side=side, missing=list(missing))
+        return keep(actor, release, "approve", reason, is_quorum=not missing, side=side, missing=list(missing))
 
 
 def side_of(actor: Actor) -> str:
@@ -128,11 +124,11 @@ def missing_approvals(release: Release) -> tuple[str, ...]:
 
 def reject(actor: Actor, version: str, reason: str) -> Release:
     """Takes the proposal back, also after it was approved."""
-    with _deciding(actor, "reject", reason):
-        release = _release(version)
+    with deciding(actor, "reject", reason):
+        release = release_of(version)
         release.standing.check("reject")
         release.approved_at = None
-        return _keep(actor, release, "reject", reason)
+        return keep(actor, release, "reject", reason)
 
 
 # --- traffic ---------------------------------------------------------------------------------------
@@ -146,16 +142,17 @@ def start_flight(
     Args:
         may_change: numbers ("layout.area_m2", "layout.*") that the release is meant to change: they end no flight.
     """
-    with _deciding(actor, "start_flight", reason) as synced:
-        release = _release(version)
+    with deciding(actor, "start_flight", reason) as synced:
+        release = release_of(version)
         release.standing.check("start_flight")
-        _no_open_incident(release, "start_flight")
+        check_no_open_incident(release, "start_flight")
+        check_environment(release)
         edits = (
             routing_changes.make_live(release.line),
             routing_changes.start_flight(release.line, per_cent, shadow=shadow),
             _may_change(release.line, shadow, may_change),
         )
-        return _change(actor, synced, "start_flight", f"release {version}", reason, *edits)
+        return change_table(actor, synced, "start_flight", f"release {version}", reason, *edits)
 
 
 def _may_change(line: str, shadow: bool, names: tuple[str, ...]) -> Edit:
@@ -171,25 +168,26 @@ def _may_change(line: str, shadow: bool, names: tuple[str, ...]) -> Edit:
 
 def end_flight(actor: Actor, flight: str, reason: str) -> RoutingTable:
     """Ends a flight by its id, or all flights of a line; what it took goes to the default."""
-    with _deciding(actor, "end_flight", reason) as synced:
+    with deciding(actor, "end_flight", reason) as synced:
         flights = {each.id: each.release for each in settings.PLACES.routing().read().table.flights}
         what = f"release {flights.get(flight, flight)}"
-        return _change(actor, synced, "end_flight", what, reason, routing_changes.end_flight(flight))
+        return change_table(actor, synced, "end_flight", what, reason, routing_changes.end_flight(flight))
 
 
 def make_default(actor: Actor, version: str, reason: str) -> RoutingTable:
     """One atomic write; a smoke scan then runs in production, and its failure takes it back."""
-    with _deciding(actor, "make_default", reason) as synced:
-        release = _release(version)
+    with deciding(actor, "make_default", reason) as synced:
+        release = release_of(version)
         release.standing.check("make_default")
-        _no_open_incident(release, "make_default")
+        check_no_open_incident(release, "make_default")
+        check_environment(release)
         edits = (routing_changes.make_live(release.line), promote.on_probation(release.line))
-        return _change(actor, synced, "make_default", f"release {version}", reason, *edits)
+        return change_table(actor, synced, "make_default", f"release {version}", reason, *edits)
 
 
 def roll_back(actor: Actor, reason: str) -> RoutingTable:
     """The default before this one is the default again; an incident is opened for the one that is not."""
-    with _deciding(actor, "roll_back", reason) as synced:
+    with deciding(actor, "roll_back", reason) as synced:
         table = settings.PLACES.routing().read().table
         current = Release.objects.filter(line=table.default, is_current=True).first()
         what = f"release {current.version if current else table.default}"
@@ -197,23 +195,23 @@ def roll_back(actor: Actor, reason: str) -> RoutingTable:
             edit = promote.off_probation(table.default, failed=True)
         else:
             edit = _go_back_to(promote.default_before(settings.PLACES.routing(), table))
-        return _change(actor, synced, "roll_back", what, reason, edit)
+        return change_table(actor, synced, "roll_back", what, reason, edit)
 
 
 def set_pin(actor: Actor, scan: str, line: str | None, reason: str) -> RoutingTable:
     """One scan always goes to one release; None: where the others go."""
-    with _deciding(actor, "set_pin", reason) as synced:
+    with deciding(actor, "set_pin", reason) as synced:
         edit = routing_changes.pin(scan, line) if line else routing_changes.unpin(scan)
-        return _change(actor, synced, "set_pin", f"scan {scan}", reason, edit)
+        return change_table(actor, synced, "set_pin", f"scan {scan}", reason, edit)
 
 
 def set_flag(
     actor: Actor, name: str, reason: str, *, on: bool = False, per_cent: float = 0.0, scans: tuple[str, ...] = ()
 ) -> RoutingTable:
     """For whom a feature flag is on; nobody, where nothing is said."""
-    with _deciding(actor, "set_flag", reason) as synced:
+    with deciding(actor, "set_flag", reason) as synced:
         edit = routing_changes.set_flag(name, on=on, per_cent=per_cent, scans=scans)
-        return _change(actor, synced, "set_flag", f"flag {name}", reason, edit)
+        return change_table(actor, synced, "set_flag", f"flag {name}", reason, edit)
 
 
 def _go_back_to(line: str) -> Edit:
@@ -231,38 +229,38 @@ def _go_back_to(line: str) -> Edit:
 
 def archive(actor: Actor, version: str, reason: str) -> Release:
     """Out of service; it can come back."""
-    with _deciding(actor, "archive", reason) as synced:
-        release = _release(version)
+    with deciding(actor, "archive", reason) as synced:
+        release = release_of(version)
         release.standing.check("archive")
         _take_off(actor, synced, release, reason)
         release.archived_by, release.archived_at = actor.name, timezone.now()
-        return _keep(actor, release, "archive", reason)
+        return keep(actor, release, "archive", reason)
 
 
 def restore(actor: Actor, version: str, reason: str) -> Release:
     """Back as it was. Traffic comes by a flight or as the default, as ever."""
-    with _deciding(actor, "restore", reason):
-        release = _release(version)
+    with deciding(actor, "restore", reason):
+        release = release_of(version)
         release.standing.check("restore")
         release.archived_by, release.archived_at = "", None
-        return _keep(actor, release, "restore", reason)
+        return keep(actor, release, "restore", reason)
 
 
 def revoke(actor: Actor, version: str, reason: str) -> Release:
     """Out of service for good."""
-    with _deciding(actor, "revoke", reason) as synced:
-        release = _release(version)
+    with deciding(actor, "revoke", reason) as synced:
+        release = release_of(version)
         release.standing.check("revoke")
         _take_off(actor, synced, release, reason)
         release.revoked_by, release.revoked_at = actor.name, timezone.now()
-        return _keep(actor, release, "revoke", reason)
+        return keep(actor, release, "revoke", reason)
 
 
 def _take_off(actor: Actor, synced: RoutingSync, release: Release, reason: str) -> None:
     table = settings.PLACES.routing().read().table
     if release.is_current and release.line in table.live:
         edit = routing_changes.take_off(release.line)
-        _change(actor, synced, "take_off", f"release {release.version}", reason, edit)
+        change_table(actor, synced, "take_off", f"release {release.version}", reason, edit)
 
 
 # --- incidents -------------------------------------------------------------------------------------
@@ -270,8 +268,8 @@ def _take_off(actor: Actor, synced: RoutingSync, release: Release, reason: str) 
 
 def open_incident(actor: Actor, title: str, reason: str, version: str | None = None) -> Incident:
     """Something went wrong; while it is open, its release gets no new traffic."""
-    with _deciding(actor, "open_incident", reason):
-        release = _release(version) if version else None
+    with deciding(actor, "open_incident", reason):
+        release = release_of(version) if version else None
         incident = Incident.objects.create(release=release, title=title, opened_by=actor.name, words=reason)
         record(actor, "open_incident", f"incident {incident.pk}: {title}", after="open", reason=reason)
         return incident
@@ -279,8 +277,10 @@ def open_incident(actor: Actor, title: str, reason: str, version: str | None = N
 
 def close_incident(actor: Actor, incident_id: int, reason: str) -> Incident:
     """What was found, and what was done about it."""
-    with _deciding(actor, "close_incident", reason):
-        incident = Incident.objects.select_for_update().get(pk=incident_id)
+    with deciding(actor, "close_incident", reason):
+        incident = Incident.objects.select_for_update().filter(pk=incident_id).first()
+        if incident is None:
+            raise Refused(f"incident {incident_id}: expected one that was opened; got none. See the list of incidents.")
         if not incident.is_open:
             raise Refused(f"incident {incident_id}: expected an open one; {incident.closed_by} closed it already.")
         incident.closed_by, incident.closed_at, incident.closed_because = actor.name, timezone.now(), reason
@@ -288,76 +288,3 @@ def close_incident(actor: Actor, incident_id: int, reason: str) -> Incident:
         what = f"incident {incident.pk}: {incident.title}"
         record(actor, "close_incident", what, before="open", after="closed", reason=reason)
         return incident
-
-
-def _no_open_incident(release: Release, step: str) -> None:
-    if incident := release.incidents.filter(closed_at=None).first():
-        raise Refused(
-            f"{release.version}: {step} expects no open incident; got “{incident.title}”, opened by "
-            f"{incident.opened_by}. Next legal step: close incident {incident.pk}."
-        )
-
-
-# --- what all of them share ------------------------------------------------------------------------
-
-
-@contextmanager
-def _deciding(actor: Actor, action: str, reason: str) -> Iterator[RoutingSync]:
-    """The right and the reason; then one at a time, with everything read up to now."""
-    roles.require(actor.user, action)
-    if not reason.strip():
-        raise Refused(f"{action}: expected a reason; got none. Say in a few words why: it goes into the audit trail.")
-    with transaction.atomic():
-        synced = lock()
-        sync_releases(settings.RELEASES)
-        follow(synced)
-        yield synced
-
-
-def _release(version: str) -> Release:
-    try:
-        return Release.objects.select_for_update().get(version=version)
-    except Release.DoesNotExist:
-        known = ", ".join(Release.objects.values_list("version", flat=True)) or "none at all"
-        raise Refused(f"release {version}: expected one that was cut ({known}). Cut it, or choose another.") from None
-
-
-def _keep(actor: Actor, release: Release, step: str, reason: str, is_quorum: bool = True, **more: Any) -> Release:
-    """Moves what the console keeps, and says so in the audit trail."""
-    before = _before(release.pk)
-    if not (step == "approve" and not is_quorum):
-        release.kept = KEPT_AFTER.get(step, release.kept)
-    release.save()
-    after = {"state": str(release.state)} | more
-    record(actor, step, f"release {release.version}", before={"state": before}, after=after, reason=reason)
-    return release
-
-
-KEPT_AFTER = {
-    "stage": State.STAGED,
-    "test_in_staging": State.TESTED,
-    "propose": State.PROPOSED,
-    "approve": State.APPROVED,
-    "reject": State.TESTED,
-}
-
-
-def _before(pk: int) -> str:
-    return str(Release.objects.get(pk=pk).state)
-
-
-def _change(actor: Actor, synced: RoutingSync, action: str, what: str, reason: str, *edits: Edit) -> RoutingTable:
-    """Writes the table, then its audit entry; refused where somebody changed the table after it was looked at."""
-
-    def edit(document: dict[str, Any]) -> None:
-        for each in edits:
-            each(document)
-
-    store = settings.PLACES.routing()
-    old = store.read().table
-    table = store.change(edit, by=actor.name, why=reason, only_if=synced.revision)
-    change = changed(old, table)
-    after = change.after | {"words": list(change.words)}
-    record(actor, action, what, before=change.before, after=after, reason=reason, revision=table.revision)
-    follow(synced)
-    return table

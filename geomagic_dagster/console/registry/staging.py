@@ -28,11 +28,10 @@ from django.contrib.auth.models import User
 from django.utils import timezone
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release, StagingTest
 from geomagic_dagster.releases import environments
-from geomagic_dagster.releases.record import ReleaseError
 
 SMOKE = {"smoke-1": 1, "smoke-2": 2}
 """Made-up rooms by name, with their seeds."""
@@ -54,25 +53,7 @@ def staging_home() -> Path:
 
 def interpreter(release: Release) -> Path:
     """Python of the release's own environment. Raises: Refused."""
-    return check_environment(release).python
-
-
-def check_environment(release: Release) -> environments.Environment:
-    """The release's environment. Raises: Refused where it is not installed here, or another version is."""
-    do = f"Install it: geomagic release install {release.version}"
-    try:
-        found = environments.installed(settings.HOME, release.line)
-    except (ReleaseError, StopIteration) as error:
-        raise service.Refused(f"{release}: expected its environment; it cannot be read: {error} {do}") from error
-    if found is None:
-        place = environments.line_folder(settings.HOME, release.line) / environments.ENV
-        raise service.Refused(f"{release}: expected its environment at {place}; got none. {do}")
-    if (found.release.version, found.release.commit) != (release.version, release.commit):
-        got = f"{found.release.version} from commit {found.release.commit[:12]}"
-        raise service.Refused(
-            f"{found.folder}: expected {release.version} from commit {release.commit[:12]}; got {got}. {do}"
-        )
-    return found
+    return deciding.check_environment(release).python
 
 
 def start_test(actor: Actor, version: str) -> StagingTest:
@@ -108,12 +89,12 @@ def begin_test(actor: Actor, version: str) -> StagingTest:
     roles.require(actor.user, "test_in_staging")
     release = Release.objects.filter(version=version).first()
     if release is None:
-        raise service.Refused(f"release {version}: expected one that was cut; got none. Cut it, or choose another.")
+        raise deciding.Refused(f"release {version}: expected one that was cut; got none. Cut it, or choose another.")
     release.standing.check("test_in_staging")
-    check_environment(release)
+    deciding.check_environment(release)
     for lost in release.staging_tests.filter(passed=None):
         if timezone.now() - lost.started_at < timedelta(seconds=len(SMOKE) * DEADLINE_S):
-            raise service.Refused(
+            raise deciding.Refused(
                 f"{version}: expected one test in staging at a time; one runs since {lost.started_at:%H:%M:%S}. "
                 "Wait for it."
             )

@@ -40,7 +40,7 @@ class Seen:
 
 def look() -> Seen:
     """Brings everything up to date, for a page: it opens also where something does not answer, and says so."""
-    problems = sync_releases(settings.RELEASES)
+    problems = _look_at_records(settings.RELEASES)
     try:
         problems += filter(None, [sync_routing()])
         table = settings.PLACES.routing().read().table
@@ -48,6 +48,18 @@ def look() -> Seen:
         return Seen(None, (*problems, str(error)))
     find_first_scans()
     return Seen(table, tuple(problems))
+
+
+_looked: dict[Path, tuple[object, list[str]]] = {}
+"""Folders of records: how they were when a page looked last, and what was wrong then."""
+
+
+def _look_at_records(records: Path) -> list[str]:
+    """As `sync_releases`, but only where a record changed: a page that is only read need not wait for a writer."""
+    now = sorted((str(path), path.stat().st_mtime_ns) for path in records.glob(f"**/{RELEASE}"))
+    if _looked.get(records, (None,))[0] != now:
+        _looked[records] = (now, sync_releases(records))
+    return list(_looked[records][1])
 
 
 # --- cut releases ----------------------------------------------------------------------------------
@@ -61,13 +73,13 @@ def sync_releases(records: Path) -> list[str]:
     before = sorted(path.parent for path in records.glob(f"*/{HISTORY}/*/{RELEASE}"))
     for folder in (*before, *now):
         try:
-            _copy_record(read_release(folder), is_current=folder in now)
+            problems += _copy_record(read_release(folder), folder, is_current=folder in now)
         except ReleaseError as error:
             problems.append(str(error))
     return problems
 
 
-def _copy_record(record: Record, is_current: bool) -> None:
+def _copy_record(record: Record, folder: Path, is_current: bool) -> list[str]:
     fields = {
         "line": record.line,
         "commit": record.commit,
@@ -84,7 +96,14 @@ def _copy_record(record: Record, is_current: bool) -> None:
         if release.is_current != is_current:
             release.is_current = is_current
             release.save(update_fields=["is_current"])
-        return
+        copied, said = (release.commit, release.manifest_sha256), (fields["commit"], fields["manifest_sha256"])
+        if copied == said:
+            return []
+        return [
+            f"{folder}: expected release {release} as it was found first, commit {copied[0][:12]} and manifest "
+            f"{copied[1][:12]}; got commit {said[0][:12]} and manifest {said[1][:12]}. What people approved is the "
+            "first: restore it from git."
+        ]
     AuditEntry.objects.create(
         at=_time(record.cut_at),
         who=record.cut_by[:150],
@@ -96,6 +115,7 @@ def _copy_record(record: Record, is_current: bool) -> None:
         Change.objects.create(
             release=release, commit=each.commit, title=each.subject[:500], committed_at=_time(each.authored_at)
         )
+    return []
 
 
 # --- the routing table -----------------------------------------------------------------------------
@@ -121,8 +141,15 @@ def lock() -> RoutingSync:
 def follow(synced: RoutingSync) -> None:
     """Copies every revision behind the one that was copied last."""
     store = settings.PLACES.routing()
+    try:
+        tables = list(store.history(after=max(0, synced.revision - 1)))
+    except OSError as error:
+        raise RoutingUnavailable(
+            f"{store.url}: expected a place that answers; got {type(error).__name__}: {error}. Try again when it does; "
+            "`geomagic route` changes traffic without the console."
+        ) from error
     old = NEVER
-    for table in store.history(after=max(0, synced.revision - 1)):
+    for table in tables:
         if table.revision > synced.revision:
             change = changed(old, table)
             _copy(table, change)

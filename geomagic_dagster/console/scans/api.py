@@ -40,12 +40,14 @@ from geomagic_dagster.console.scans.api_schemas import (
 from geomagic_dagster.console.scans.describing import described, package_file
 from geomagic_dagster.console.scans.files import file_answer
 from geomagic_dagster.console.scans.models import Scan, Scope, State, Token
+from geomagic_dagster.console.scans.outcomes import end
 from geomagic_dagster.console.scans.receiving import DIGESTS, append
 from geomagic_dagster.console.scans.refusals import Refused
 from geomagic_dagster.launching import intake
 
 PAGE = 50
 JSON_BYTES = 64 * 2**10
+CUT = 408
 WHEN_SENDING = (400, 401, 403, 408, 409, 412, 413, 415, 422, 423, 429, 460, 503, 507)
 """Refusals of whatever takes bytes."""
 
@@ -111,7 +113,7 @@ def discover(request: HttpRequest) -> HttpResponse:
     response={
         201: ScanSaid,
         200: ScanSaid,
-        **ERRORS(400, 401, 403, 408, 409, 412, 413, 415, 422, 423, 429, 460, 503, 507),
+        **ERRORS(*WHEN_SENDING),
     },
     openapi_extra={"requestBody": CREATE_BODY, "parameters": TUS_HEADERS},
     operation_id="create",
@@ -130,11 +132,22 @@ def create(request: HttpRequest) -> HttpResponse:
     )
     size = uploads.received(scan)
     if is_new and request.content_type == tus.BYTES:
-        size = _receive(request, scan, 0)
+        size = _receive_first(request, scan)
     answer = JsonResponse(described(scan), status=201 if is_new else 200)
     answer["Location"] = request.build_absolute_uri(f"/api/scans/{scan.pk}")
     answer["Upload-Offset"] = str(size)
     return tus.speak(answer, scan)
+
+
+def _receive_first(request: HttpRequest, scan: Scan) -> int:
+    """The bytes that come with a creation. Where they are refused nobody has learnt of the upload: it is no more."""
+    try:
+        return _receive(request, scan, 0)
+    except Refused as refused:
+        if refused.status != CUT:  # its sender may ask for it again, by its idempotency key
+            end(scan, State.CANCELLED, str(refused), instead_of=(State.RECEIVING,))
+            uploads.drop(scan)
+        raise
 
 
 def _asked(request: HttpRequest) -> NewScan:

@@ -23,8 +23,13 @@ def instance() -> DagsterInstance:
 
 
 def dagster_url() -> str:
-    """Where people, and this console, find Dagster's webserver."""
-    return str(getattr(settings, "DAGSTER_URL", "http://127.0.0.1:3000")).rstrip("/")
+    """Where people find Dagster's webserver."""
+    return settings.DAGSTER_URL.rstrip("/")
+
+
+def dagster_api_url() -> str:
+    """Where this console finds it: behind the proxy, which wants a login of people."""
+    return (settings.DAGSTER_API_URL or settings.DAGSTER_URL).rstrip("/")
 
 
 def run_url(run_id: str) -> str:

@@ -17,15 +17,26 @@ from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from django.conf import settings
+from django.db import transaction
 
 from geomagic_dagster.console.scans.models import Followed, Run, Scan, State
 from geomagic_dagster.console.scans.outcomes import end
-from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.tags import (
+    ATTEMPT_TAG,
+    FLIGHT_TAG,
+    RELEASE_TAG,
+    SCAN_TAG,
+    SHADOW_OF_TAG,
+    SHADOW_TAG,
+    TAKEN_BACK_TAG,
+    UPLOAD_KEY_TAG,
+    UPLOAD_TAG,
+    VERSION_TAG,
+)
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 
 CONSOLE_TAG = "geomagic/console_scan"
 """Of a run that was started here: the id of the scan."""
-VERSION_TAG, FLIGHT_TAG, SHADOW_TAG = "geomagic/version", "geomagic/flight", "geomagic/shadow"
 LIMIT, OVERLAP_S = 200, 60.0
 """Runs for a look; and how long a run may take to appear to us with the time of its change."""
 RESOLUTION_S = 1.0
@@ -80,6 +91,7 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
         "version": tags.get(VERSION_TAG, ""),
         "flight": tags.get(FLIGHT_TAG, ""),
         "is_shadow": tags.get(SHADOW_TAG) == "true",
+        "is_taken_back": tags.get(TAKEN_BACK_TAG) == "true",
         "status": run.status.value,
         "attempt": int(tags.get(ATTEMPT_TAG, "1")),
         "created_at": record.create_timestamp,
@@ -89,11 +101,17 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
     known = Run.objects.filter(pk=run.run_id).first()
     if known is not None and all(getattr(known, name) == value for name, value in values.items()):
         return scan
-    seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
-    newest = scan.runs.filter(is_shadow=False).first()
-    if newest is not None and newest.pk == seen.pk:
-        _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
+    with transaction.atomic():  # a run that is noted is never one whose meaning was not
+        seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
+        newest = newest_of(scan)
+        if newest is not None and newest.pk == seen.pk:
+            _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
     return scan
+
+
+def newest_of(scan: Scan) -> Run | None:
+    """The run that says what the scan is: the newest that is neither for comparison only nor another release's."""
+    return scan.runs.filter(is_shadow=False, is_taken_back=False).first()
 
 
 def _scan_of(record: RunRecord) -> Scan | None:
@@ -103,6 +121,8 @@ def _scan_of(record: RunRecord) -> Scan | None:
         return None
     if CONSOLE_TAG in tags:
         return Scan.objects.filter(pk=tags[CONSOLE_TAG]).first()
+    if (followed := Run.objects.filter(pk=tags.get(SHADOW_OF_TAG, "")).select_related("scan").first()) is not None:
+        return followed.scan
     if scan := Scan.objects.filter(upload=upload, origin="api").first():  # such a name is there only once
         return scan
     key = tags.get(UPLOAD_KEY_TAG) or f"run {record.dagster_run.root_run_id or record.dagster_run.run_id}"
@@ -152,7 +172,7 @@ def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rer
 def _look_again_at_failed(instance: DagsterInstance) -> None:
     """A scan whose attempts are over leaves the inbox without any run that would tell us."""
     for scan in Scan.objects.filter(state=State.QUEUED).exclude(run_id=""):
-        newest = scan.runs.filter(is_shadow=False).first()
+        newest = newest_of(scan)
         if newest is not None and newest.status == DagsterRunStatus.FAILURE.value and not _is_in_inbox(scan):
             _draw_conclusions(scan, newest, instance, is_rerun=False)
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 class Scope(models.TextChoices):
     UPLOAD = "upload", "upload: send scans, cancel and read its owner's"
     READ = "read", "read: read its owner's scans and packages"
-    ADMIN = "admin", "admin: read and cancel everybody's"
+    ADMIN = "admin", "admin: all of it, with everybody's scans"
 
 
 class Token(models.Model):
@@ -119,6 +119,7 @@ class Run(models.Model):
     version = models.CharField(max_length=40, blank=True)
     flight = models.CharField(max_length=40, blank=True)
     is_shadow = models.BooleanField(default=False)
+    is_taken_back = models.BooleanField(default=False, help_text="It ended before it began: another release took it.")
     status = models.CharField(max_length=20)
     attempt = models.IntegerField(default=1)
     created_at = models.DateTimeField()

@@ -89,7 +89,7 @@ ACTIONS = {
     ),
     "quarantine_scan": Action(
         "Quarantine",
-        "puts its upload aside; nobody gets its package any more",
+        "puts its upload aside; nobody gets its package any more, and its sender is told the reason",
         lambda actor, scan, said: actions.quarantine(scan, actor, said["reason"]),
         True,
     ),

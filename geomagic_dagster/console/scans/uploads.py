@@ -17,7 +17,9 @@ import logging
 import os
 import re
 import shutil
+import time
 import unicodedata
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -281,6 +283,15 @@ def take_away(scan: Scan) -> bool:
             place.unlink()
             return True
     return False
+
+
+def sweep() -> None:
+    """Removes files of uploads that nobody was told of: their console was killed while it made them."""
+    for part in folder().glob("*.part"):
+        with suppress(FileNotFoundError, ValueError):
+            is_old = time.time() - part.stat().st_mtime > limits().idle_s
+            if is_old and not Scan.objects.filter(pk=uuid.UUID(part.stem), state=State.RECEIVING).exists():
+                part.unlink()
 
 
 def expire(scan: Scan) -> None:

@@ -18,7 +18,9 @@ import json
 import logging
 import socket
 import ssl
+import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from django.utils import timezone
@@ -32,7 +34,7 @@ log = logging.getLogger("geomagic.console.webhooks")
 
 WAITS_S = (5, 30, 120, 600, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600)
 """Before the next attempt; about a day in all, after which a person has to look."""
-TIMEOUT_S = 10.0
+TIMEOUT_S, TOTAL_S = 10.0, 30.0
 ANSWER_BYTES = 200
 AT_A_TIME = 20
 
@@ -93,11 +95,14 @@ def _post(delivery: Delivery) -> tuple[int, str]:
         "webhook-signature": signature(tokens.webhook_secret(token), str(delivery.pk), now_s, body),
     }
     connection = _Connection(address)
+    deadline = threading.Timer(TOTAL_S, connection.hang_up)  # also for who answers a byte at a time
+    deadline.start()
     try:
         connection.request("POST", address.path, body, headers)
         answer = connection.getresponse()
         return answer.status, _plain(answer.read(ANSWER_BYTES))
     finally:
+        deadline.cancel()
         connection.close()
 
 
@@ -114,6 +119,10 @@ class _Connection(http.client.HTTPConnection):
             self.default_port = 443
             plain = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
         self.sock = plain
+
+    def hang_up(self) -> None:
+        with suppress(OSError, AttributeError):  # not there yet, or gone already
+            self.sock.shutdown(socket.SHUT_RDWR)
 
 
 def _plain(content: bytes) -> str:

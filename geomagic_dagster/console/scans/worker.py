@@ -1,4 +1,4 @@
-"""What the console does by itself, beside answering: one thread of one process.
+"""What the console does by itself, beside answering: two threads of one process.
 
 Belongs here: how often, and that one failing task does not keep the others from being done. Does not belong here: the
 tasks.
@@ -13,7 +13,7 @@ import fcntl
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -49,6 +49,7 @@ def hand_over_what_is_whole() -> None:
 def give_up_what_does_not_go_on() -> None:
     for scan in Scan.objects.filter(state=State.RECEIVING, expires_at__lt=timezone.now()):
         uploads.expire(scan)
+    uploads.sweep()
 
 
 def cancel_what_was_asked_for() -> None:
@@ -57,18 +58,16 @@ def cancel_what_was_asked_for() -> None:
         actions.end_runs(scan)
 
 
-TASKS: tuple[Callable[[], object], ...] = (
-    hand_over_what_is_whole,
-    follow_runs,
-    cancel_what_was_asked_for,
-    webhooks.deliver_due,
-    give_up_what_does_not_go_on,
-)
+Task = Callable[[], object]
+THREADS: dict[str, tuple[Task, ...]] = {
+    "scans": (hand_over_what_is_whole, follow_runs, cancel_what_was_asked_for, give_up_what_does_not_go_on),
+    "webhooks": (webhooks.deliver_due,),  # other people's servers are slow: they hold up nobody else
+}
 
 
-def work_once() -> None:
+def work_once(tasks: Iterable[Task]) -> None:
     """Every task once; one that fails is tried again the next time."""
-    for task in TASKS:
+    for task in tasks:
         try:
             task()
         except Exception:
@@ -77,12 +76,12 @@ def work_once() -> None:
             close_old_connections()
 
 
-def start(stop: threading.Event | None = None) -> threading.Thread:
-    """Works in a thread of its own, while no other process of this installation does."""
+def start(stop: threading.Event | None = None) -> None:
+    """Works in threads of its own, while no other process of this installation does."""
     stop = stop or threading.Event()
 
-    def work() -> None:
-        place = settings.HOME / "console.worker"
+    def work(name: str, tasks: tuple[Task, ...]) -> None:
+        place = settings.HOME / f"console.{name}.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
         with open(place, "w") as lock:
             while not stop.is_set():
@@ -92,9 +91,8 @@ def start(stop: threading.Event | None = None) -> threading.Thread:
                     lock.write(str(os.getpid()))
                     lock.flush()
                     while not stop.wait(EVERY_S):
-                        work_once()
+                        work_once(tasks)
                 stop.wait(EVERY_S)
 
-    thread = threading.Thread(target=work, name="console worker", daemon=True)
-    thread.start()
-    return thread
+    for each in THREADS.items():
+        threading.Thread(target=work, args=each, name=f"console {each[0]}", daemon=True).start()

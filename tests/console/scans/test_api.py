@@ -63,6 +63,13 @@ def test_creation_with_upload_takes_the_first_bytes_too(api, taken):
     assert len(taken) == 1
 
 
+def test_a_creation_whose_bytes_are_refused_leaves_nothing_open(api, settings):
+    settings.UPLOAD_LIMITS = Limits(senders=0)
+    answer = api.call("POST", "/api/scans", b"12345", BYTES, Upload_Length="5", **TUS)
+    assert answer.status_code == 503 and Scan.objects.get().state == "cancelled"
+    assert list(uploads.folder().glob("*.part")) == []
+
+
 def test_options_tell_what_is_spoken(api):
     answer = api.call("OPTIONS", "/api/scans")
     assert answer.status_code == 204 and answer.headers["Tus-Version"] == "1.0.0"

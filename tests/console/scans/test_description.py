@@ -24,7 +24,7 @@ from tests.console.scans.conftest import BYTES, archive
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
-EXAMPLES = 40
+EXAMPLES = 25
 schemathesis.serializer.alias(BYTES, "application/octet-stream")
 CHECKS = [
     not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance,

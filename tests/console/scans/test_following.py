@@ -10,7 +10,15 @@ from dagster._core.test_utils import create_run_for_test
 
 from geomagic_dagster.console.scans import following
 from geomagic_dagster.console.scans.models import Delivery, Run, Scan
-from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.tags import (
+    ATTEMPT_TAG,
+    RELEASE_TAG,
+    SCAN_TAG,
+    SHADOW_TAG,
+    TAKEN_BACK_TAG,
+    UPLOAD_KEY_TAG,
+    UPLOAD_TAG,
+)
 from geomagic_dagster.jobs.inbox import Looks, look_at, run_key
 from tests.console.scans.conftest import archive
 from tests.toy_stages.installation import Toys
@@ -31,13 +39,18 @@ def tags(upload: str, **more: str) -> dict[str, str]:
     } | more  # fmt: skip
 
 
+def tags_in(inbox: Path, upload: str) -> dict[str, str]:
+    """With the key of what lies in the inbox: a run is of one stay there."""
+    return tags(upload, **{UPLOAD_KEY_TAG: run_key(upload, look_at(inbox / upload, Looks()))})
+
+
 def run_of(instance, upload: str, status: DagsterRunStatus, **more: str):
     return create_run_for_test(instance, "process_scan", status=status, tags=tags(upload, **more))
 
 
 def test_a_scan_from_the_inbox_appears_with_its_package(toys, instance, api):
     write_toy_scan(toys.inbox / "parlour")
-    result = toys.process(toys.inbox / "parlour", instance, tags=tags("parlour"))
+    result = toys.process(toys.inbox / "parlour", instance, tags=tags_in(toys.inbox, "parlour"))
     assert result.success
     assert following.follow(instance) == 1
     scan = Scan.objects.get()
@@ -54,7 +67,7 @@ def test_a_scan_of_the_api_is_followed_to_its_package(toys, instance, api, taken
     upload = toys.inbox / taken[0]
     upload.unlink()
     write_toy_scan(upload)
-    assert toys.process(upload, instance, tags=tags(taken[0])).success
+    assert toys.process(upload, instance, tags=tags_in(toys.inbox, taken[0])).success
     following.follow(instance)
     said = api.state(url)
     assert said["state"] == "done" and said["message"] == "The room is ready."
@@ -71,8 +84,7 @@ def test_a_scan_of_the_api_is_followed_to_its_package(toys, instance, api, taken
 def test_a_rejected_scan_tells_the_sentence(toys, instance, api, taken):
     url = api.send(archive(), "cellar.zip", webhook="https://93.184.216.34/hook")
     upload = toys.inbox / taken[0]
-    key = run_key(taken[0], look_at(upload, Looks()))
-    assert not toys.process(upload, instance, tags=tags(taken[0]) | {UPLOAD_KEY_TAG: key}).success
+    assert not toys.process(upload, instance, tags=tags_in(toys.inbox, taken[0])).success
     following.follow(instance)
     said = api.state(url)
     assert said["state"] == "rejected" and ": expected " in said["reason"] and said["files"] == []
@@ -115,15 +127,23 @@ def test_a_run_that_failed_is_tried_again_until_its_upload_is_put_aside(toys, in
 def test_a_shadow_run_changes_nothing_for_the_customer(instance, api, taken):
     url = api.send(archive())
     run_of(instance, taken[0], DagsterRunStatus.STARTED)
-    run_of(instance, taken[0], DagsterRunStatus.FAILURE, **{following.SHADOW_TAG: "true", RELEASE_TAG: "1.1"})
+    run_of(instance, taken[0], DagsterRunStatus.FAILURE, **{SHADOW_TAG: "true", RELEASE_TAG: "1.1"})
     following.follow(instance)
     assert api.state(url)["state"] == "running"
     assert sorted(run.is_shadow for run in Run.objects.all()) == [False, True]
 
 
+def test_a_run_whose_upload_another_release_took_changes_nothing(instance, api, taken):
+    url = api.send(archive())
+    run_of(instance, taken[0], DagsterRunStatus.STARTED)
+    run_of(instance, taken[0], DagsterRunStatus.FAILURE, **{TAKEN_BACK_TAG: "true", RELEASE_TAG: "1.1"})
+    following.follow(instance)
+    assert api.state(url)["state"] == "running"
+
+
 def test_what_a_customer_has_stays_while_it_is_run_again(toys, instance, api, taken):
     write_toy_scan(toys.inbox / "parlour")
-    assert toys.process(toys.inbox / "parlour", instance, tags=tags("parlour")).success
+    assert toys.process(toys.inbox / "parlour", instance, tags=tags_in(toys.inbox, "parlour")).success
     following.follow(instance)
     scan = Scan.objects.get()
     again = {following.CONSOLE_TAG: str(scan.pk), RELEASE_TAG: "1.1"}

@@ -36,17 +36,17 @@ def wait(condition: Callable[[], Any], what: str) -> Any:
 class Console:
     """The console's process, and a client that speaks to it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **environment: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.home, self.process = home, None
+        self.home, self.environment = home, environment
         self.start()
 
     def start(self) -> None:
         ours = ("GEOMAGIC_", "DAGSTER_", "DATABASE_URL", "DJANGO_")
         kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        environment = kept | {"GEOMAGIC_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
+        environment = kept | self.environment | {"GEOMAGIC_HOME": str(self.home), "PYTHONPATH": str(REPOSITORY)}
         with open(self.home / "console.log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.console.scans.server_process", str(self.port)],
@@ -236,3 +236,12 @@ def _is_locked(console: Console, url: str) -> bool:
         except BlockingIOError:
             return True
     return False
+
+
+def test_half_a_request_is_cut_off(console):
+    with socket.create_connection(("127.0.0.1", console.port), timeout=DEADLINE_S) as half:
+        half.sendall(b"POST /admin/login/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nusername=")
+        answer = b""
+        while piece := half.recv(4096):
+            answer += piece
+    assert not answer.startswith(b"HTTP/1.1 200")

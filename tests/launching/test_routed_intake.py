@@ -1,0 +1,115 @@
+"""The intake starts an upload's run in the code location of the release that the routing table sends it to."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from dagster import DagsterInstance, DagsterRunStatus, build_sensor_context
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.test_utils import create_test_daemon_workspace_context
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+
+from geomagic_dagster.guardrails.tags import FLAGS_TAG, FLIGHT_TAG, RELEASE_TAG, ROUTE_REVISION_TAG, RUN_KEY_TAG
+from geomagic_dagster.launching.intake import Intake
+from geomagic_dagster.releases.routing import RoutingStore
+from geomagic_dagster.releases.routing_changes import make_live, pin, set_default, set_flag, start_flight
+from tests.toy_stages.installation import Toys
+from tests.toy_stages.scans import write_toy_scan
+
+SETTINGS = """telemetry: {enabled: false}
+concurrency: {runs: {max_concurrent_runs: 0}}
+"""  # all queue
+
+
+@pytest.fixture
+def instance(tmp_path):
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text(SETTINGS)
+    with DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        yield instance
+
+
+@pytest.fixture
+def workspace(tmp_path, instance, monkeypatch):
+    monkeypatch.setenv("TOY_HOME", str(tmp_path))
+    origins = [
+        InProcessCodeLocationOrigin(
+            LoadableTargetOrigin(module_name="tests.launching.two_releases", attribute=attribute), location_name=name
+        )
+        for attribute, name in (("latest", "latest"), ("line_1_0", "1.0"))
+    ]
+    with create_test_daemon_workspace_context(InProcessWorkspaceLoadTarget(origins), instance) as workspace:
+        yield workspace
+
+
+@pytest.fixture
+def routing(tmp_path) -> RoutingStore:
+    return Toys(tmp_path).places.routing()
+
+
+@pytest.fixture
+def intake(tmp_path, workspace, routing) -> Intake:
+    return Intake(workspace, tmp_path / "inbox", routing)
+
+
+@pytest.fixture
+def take_in(tmp_path, intake):
+    return lambda name: intake.take_in_path(write_toy_scan(tmp_path / "elsewhere" / name))
+
+
+def change(routing: RoutingStore, *edits) -> None:
+    for edit in edits:
+        routing.change(edit, by="ada", why="a test")
+
+
+def test_a_run_starts_in_the_location_of_its_release_and_says_how_it_came_there(take_in, routing, instance):
+    change(routing, make_live("1.0"), start_flight("1.0", 100, flight_id="f-1"), set_flag("fast", on=True))
+    change(routing, pin("mine", "latest"))
+    flown, pinned = (instance.get_run_by_id(take_in(name).run_id) for name in ("yours", "mine"))
+    assert flown.remote_job_origin.location_name == "1.0" and flown.status == DagsterRunStatus.QUEUED
+    said = {tag: flown.tags[tag] for tag in (RELEASE_TAG, FLIGHT_TAG, FLAGS_TAG, ROUTE_REVISION_TAG)}
+    assert said == {RELEASE_TAG: "1.0", FLIGHT_TAG: "f-1", FLAGS_TAG: "fast", ROUTE_REVISION_TAG: "4"}
+    assert pinned.remote_job_origin.location_name == "latest" and FLIGHT_TAG not in pinned.tags
+
+
+def test_where_the_location_is_not_there_the_upload_is_left_to_its_sensor_and_it_is_said(
+    take_in, routing, instance, tmp_path, caplog
+):
+    change(routing, make_live("1.7"), set_default("1.7"))
+    with caplog.at_level(logging.WARNING):
+        answer = take_in("room")
+    assert (answer.run_id, answer.status) == (None, "WAITING")
+    assert "room: no run yet, the sensor of release 1.7 will start it" in caplog.text
+    (tmp_path / "inbox" / "room" / "upload.complete").touch()
+    assert tick(Toys(tmp_path, "latest"), instance) == []
+    assert [request.tags[RELEASE_TAG] for request in tick(Toys(tmp_path, "1.7"), instance)] == ["1.7"]
+
+
+def test_where_no_table_is_known_the_upload_waits_in_the_inbox(workspace, tmp_path, caplog):
+    routing = RoutingStore(f"unreliable://{tmp_path}/far/routing", tmp_path / "good.json")
+    (tmp_path / "far.away").touch()
+    answer = Intake(workspace, tmp_path / "inbox", routing).take_in_path(
+        write_toy_scan(tmp_path / "elsewhere" / "room")
+    )
+    assert (answer.run_id, answer.status) == (None, "WAITING") and (tmp_path / "inbox" / "room").is_dir()
+    assert "room: no run yet, since its release cannot be decided" in caplog.text
+
+
+def test_the_sensor_asks_for_the_same_run_that_the_intake_made(intake, routing, instance, tmp_path):
+    """So that Dagster finds it, should the intake have died behind it."""
+    change(routing, make_live("1.0"), set_default("1.0"))
+    archive = shutil.make_archive(str(tmp_path / "room"), "zip", write_toy_scan(tmp_path / "elsewhere" / "room"))
+    made = instance.get_run_by_id(intake.take_in_path(Path(archive)).run_id)
+    instance.delete_run(made.run_id)
+    [request] = tick(Toys(tmp_path, "1.0"), instance)
+    assert request.run_key == made.tags[RUN_KEY_TAG]
+
+
+def tick(toys: Toys, instance: DagsterInstance) -> list:
+    context = build_sensor_context(instance, resources={"places": toys.places}, definitions=toys.defs)
+    with context:
+        return list(toys.defs.resolve_sensor_def("upload_sensor").evaluate_tick(context).run_requests or ())
