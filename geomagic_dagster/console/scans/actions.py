@@ -131,7 +131,10 @@ def _submit(scan: Scan, release: str, upload: Path) -> str:
     address = urlsplit(dagster_url())
     try:
         client = DagsterGraphQLClient(
-            f"{address.hostname}{address.path}", port_number=address.port, use_https=address.scheme == "https"
+            address.hostname or "",
+            port_number=address.port,
+            use_https=address.scheme == "https",
+            path_prefix=address.path.rstrip("/"),
         )
         return client.submit_job_execution(
             JOB,

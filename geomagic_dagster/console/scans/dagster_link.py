@@ -23,9 +23,10 @@ def instance() -> DagsterInstance:
 
 
 def dagster_url() -> str:
-    """Where people, and this console, find Dagster's webserver."""
-    return str(getattr(settings, "DAGSTER_URL", "http://127.0.0.1:3000")).rstrip("/")
+    """Where this console finds Dagster's webserver: on its own machine, past any proxy."""
+    return settings.DAGSTER_URL.rstrip("/")
 
 
 def run_url(run_id: str) -> str:
-    return f"{dagster_url()}/runs/{run_id}"
+    """Where people find the page of a run."""
+    return f"{(settings.DAGSTER_PAGES or settings.DAGSTER_URL).rstrip('/')}/runs/{run_id}"
