@@ -68,9 +68,10 @@ setup-nginx: | .venv/bin/python  ## fetch nginx for the tests of the gate where 
 lock:  ## pin every dependency anew (pip-tools, in a throwaway environment)
 	@bash deploy/lock.sh
 
-viewer:  ## bundle three.js into the room's page anew, as deploy/viewer/package-lock.json pins it (npm)
+viewer:  ## bundle three.js and the console's 3D viewer anew, as the lock files in deploy/ pin them (npm)
 	@cd deploy/viewer && npm ci --ignore-scripts --no-audit --no-fund && npm run --silent build -- --outfile=../../geomagic_dagster/viewer/static/three.js
 	@cp deploy/viewer/node_modules/three/LICENSE geomagic_dagster/viewer/static/three.LICENSE
+	@cd deploy/console && npm ci --ignore-scripts --no-audit --no-fund && sh bundle.sh
 
 clean:  ## remove .venv and .home
 	@rm -rf .venv .home

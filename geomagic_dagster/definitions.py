@@ -31,6 +31,7 @@ from dagster import BetaWarning, Definitions, ExecutorDefinition, in_process_exe
 from geomagic_dagster.assets.corpus_scan import corpus_scan_asset
 from geomagic_dagster.assets.stages import stage_assets
 from geomagic_dagster.cv.stage import Stage, find_stages
+from geomagic_dagster.flighting.shadows import shadow_sensor
 from geomagic_dagster.guardrails.logs import make_logfmt_the_default
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
@@ -81,7 +82,11 @@ def build_definitions(
         assets=[corpus_scan_asset(release), *stage_assets(stages, release)],
         jobs=[job],
         # the corpus is one for all releases: were each to add its partitions, two could add the same at once
-        sensors=[upload_sensor(job, release), *([corpus_sensor()] if release == LATEST else [])],
+        sensors=[
+            upload_sensor(job, release),
+            shadow_sensor(job, release),
+            *([corpus_sensor()] if release == LATEST else []),
+        ],
         resources={"places": places, "io_manager": ArtefactIOManager(places=places)},
         executor=executor,
     )

@@ -7,6 +7,7 @@ Belongs here: one stage, given artefacts and a filled-in form, becomes an artefa
 not belong here: executing (guardrails/execution.py), deciding whether to (resources/reuse.py).
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import Logger
@@ -23,7 +24,7 @@ from geomagic_dagster.guardrails.execution import numbers_out_of_range
 from geomagic_dagster.guardrails.failures import sorted_failures
 from geomagic_dagster.guardrails.logs import lines_of, log_everything_as_logfmt, run_fields
 from geomagic_dagster.guardrails.progress import ProgressEvents
-from geomagic_dagster.guardrails.tags import FLAGS_TAG, RECOMPUTE_TAG, flags_in
+from geomagic_dagster.guardrails.tags import FLAGS_TAG, RECOMPUTE_TAG, SHADOW_TAG, flags_in
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.reuse import make_or_reuse, trusted
 from geomagic_dagster.resources.scan_source import read_upload
@@ -32,6 +33,8 @@ from geomagic_dagster.resources.store import Artefact
 from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
 
 _told: set[str] = set()
+SHADOW_NICE = 15
+"""Added to the niceness of a step that gives way; 19 is the most."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class StepRequest:
     fields: dict[str, str]
     """Of every line that it logs."""
     recompute: bool
+    gives_way: bool = False
+    """A shadow run: whatever else the machine does goes before."""
     flags: tuple[str, ...] = ()
     """Feature flags that are on in this run."""
     stage: Stage | None = None
@@ -90,7 +95,13 @@ def _about(context: OpExecutionContext, places: Places) -> dict[str, Any]:
     step_key = context.get_step_execution_context().step.key
     fields = run_fields(context.run_id, context.run.tags, step_key, _attempt(context))
     recompute = context.run.tags.get(RECOMPUTE_TAG) == "true"
-    return {"places": places.model_dump(), "fields": fields, "recompute": recompute, "flags": _flags(context)}
+    return {
+        "places": places.model_dump(),
+        "fields": fields,
+        "recompute": recompute,
+        "gives_way": context.run.tags.get(SHADOW_TAG) == "true",
+        "flags": _flags(context),
+    }
 
 
 def _flags(context: OpExecutionContext) -> tuple[str, ...]:
@@ -152,10 +163,16 @@ def _show(context: OpExecutionContext, step_key: str, sentence: str, said: Mappi
 # --- in the process of the step ------------------------------------------------------------------
 
 
+def _begin(request: StepRequest) -> None:
+    log_everything_as_logfmt(request.fields)
+    if request.gives_way and hasattr(os, "nice"):
+        os.nice(SHADOW_NICE)
+
+
 def make_step(request: StepRequest, log: Logger) -> StepResult:
     """Makes, or finds, the artefact of a stage."""
     assert request.stage is not None and request.settings is not None
-    log_everything_as_logfmt(request.fields)
+    _begin(request)
     places = Places(**request.places)
     store = places.store()
     made = make_or_reuse(
@@ -177,7 +194,7 @@ def make_step(request: StepRequest, log: Logger) -> StepResult:
 
 def read_step(request: StepRequest, log: Logger) -> StepResult:
     """Reads and checks an upload."""
-    log_everything_as_logfmt(request.fields)
+    _begin(request)
     store = Places(**request.places).store()
     made = read_upload(Path(request.upload), request.name, store, log, recompute=request.recompute)
     if not made.artefact.is_saved:

@@ -17,6 +17,7 @@ from geomagic_dagster.cli.inbox import inbox_app
 from geomagic_dagster.cli.processing import app as processing
 from geomagic_dagster.cli.release import release_app
 from geomagic_dagster.cli.rooms import room_app
+from geomagic_dagster.cli.route import route_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
 from geomagic_dagster.cli.watch import app as watching
@@ -36,6 +37,7 @@ families = {
     "scan": scan_app,
     "inbox": inbox_app,
     "room": room_app,
+    "route": route_app,
     "corpus": corpus_app,
     "release": release_app,
     "console": console_app,

@@ -77,10 +77,10 @@ def intake(
 
     dagster_home, inbox = homes()
     if listen:
-        from geomagic_dagster.definitions import release_from
+        from geomagic_dagster.definitions import places_from
 
         token = os.environ.get("GEOMAGIC_INTAKE_TOKEN")
-        serve(inbox, release_from(os.environ), dagster_home / "workspace.yaml", host, port, token)
+        serve(inbox, places_from(os.environ).routing(), dagster_home / "workspace.yaml", host, port, token)
         return
     worst = 0
     for path in paths or ():

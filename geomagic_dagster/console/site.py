@@ -12,7 +12,7 @@ from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required  # pyright: ignore[reportAttributeAccessIssue]
 from django.contrib.auth.forms import AuthenticationForm
 from django.http import HttpRequest, HttpResponse
-from django.urls import URLPattern, URLResolver, path, reverse
+from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 
 from geomagic_dagster.console import roles
@@ -50,7 +50,7 @@ class ConsoleSite(AdminSite):
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return super().each_context(request) | {"roles": ", ".join(sorted(roles.roles_of(request.user)))}
 
-    def get_urls(self) -> list[URLPattern | URLResolver]:
+    def get_urls(self) -> list[Any]:
         from geomagic_dagster.console.registry import pages
 
         view = self.admin_view
@@ -62,14 +62,14 @@ class ConsoleSite(AdminSite):
             *super().get_urls(),
         ]
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         from geomagic_dagster.console.registry import pages
 
         return super().index(request, pages.dashboard(request) | (extra_context or {}))
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
         """The pages that no model has, among those that one has."""
-        found = super().get_app_list(request, app_label)
+        found: list[Any] = super().get_app_list(request, app_label)  # pyright: ignore[reportCallIssue]
         for app in found:
             if app["app_label"] == "registry":
                 own = [_entry("Traffic", "traffic"), _entry("Lead time", "lead_time")]

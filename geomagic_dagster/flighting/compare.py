@@ -27,66 +27,33 @@ Failures of the storage or the network strike both releases by their shares and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geomagic_dagster.flighting.betting import (
     F64,
     Bools,
-    evidence,
     gain_of_events,
-    gain_of_pairs,
     gain_of_ranks,
+    gain_of_worse,
     tolerances,
 )
+from geomagic_dagster.flighting.runs import Pair, Ranges, Run, Trial
+from geomagic_dagster.flighting.verdict import (
+    Judged,
+    Measure,
+    Verdict,
+    verdict_of,
+    words_of_events,
+    words_of_pairs,
+    words_of_values,
+)
 
-Outcome = Literal["ok", "failed", "rejected"]
-Ranges = Mapping[str, tuple[float, float]]
-"""Expected ranges by "stage.number"."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one run of a scan did."""
-
-    run_id: str
-    scan: str
-    release: str
-    ended_s: float
-    """Seconds since 1970."""
-    outcome: Outcome
-    failure: str = ""
-    """One word: bug, timeout, killed, ...; empty unless it failed."""
-    seconds: float | None = None
-    """From its start to its end."""
-    headroom: float | None = None
-    """Least part left of the deadline of the scan and those of its stages."""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    """The stages' own, by "stage.number"."""
-    out_of_range: frozenset[str] = frozenset()
-    """Stages that say of themselves that a number is out of range, or could not be measured."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A run, and whether the lot had sent it to the flighted release."""
-
-    run: Run
-    is_flight: bool
-    share: float
-    """The chance that this scan went there, 0 to 1."""
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The same scan in both: the flighted release's shadow run, and the run that the customer got."""
-
-    flight: Run
-    other: Run
+WEIGHTS = {"failures": 0.3, "rejections": 0.1, "deadlines": 0.1, "seconds": 0.15, "out of range": 0.1}
+"""How the stake is spread; the rest is shared by the numbers."""
+SMALLEST_BLOCK, LARGEST_BLOCK = 8.0, 100.0
 
 
 @dataclass(frozen=True)
@@ -106,42 +73,6 @@ class Limits:
     """The same for one that has none."""
 
 
-WEIGHTS = {"failures": 0.3, "rejections": 0.1, "deadlines": 0.1, "seconds": 0.15, "out of range": 0.1}
-"""How the stake is spread; the rest is shared by the numbers."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the runs so far say."""
-
-    is_worse: bool
-    sentence: str
-    evidence: float
-    """What a stake of 1 has become: at the moment when it reached `needed`, else now."""
-    needed: float
-    by_measure: Mapping[str, float]
-    """The same for each measure alone."""
-    flight_runs: int
-    other_runs: int
-    first_bad_s: float | None = None
-    """When the first run ended that the measure to blame counts against the release."""
-    not_compared: tuple[str, ...] = ()
-    """In words: measures that could not be."""
-
-
-@dataclass(frozen=True)
-class _Measure:
-    name: str
-    weight: float
-    is_flight_n: Bools
-    share_n: F64
-    gain_ng: F64
-    words: Callable[[int], str]
-    """Of the runs up to an index."""
-    bad_n: Bools
-    """Runs of the flight that speak against it."""
-
-
 def compare(
     trials: Sequence[Trial],
     ranges: Ranges,
@@ -158,58 +89,41 @@ def compare(
         may_change: names "stage.number", or "stage.*", that the release is meant to change; they are still held to
             their expected ranges.
     """
-    trials = _first_of_each_scan(trials)
-    runs = [each.run for each in trials]
-    is_flight_n = np.array([each.is_flight for each in trials], bool)
-    share_n = np.array([each.share for each in trials], float)
-    names = (flight, other)
-    measures: list[_Measure] = []
-    missing: list[str] = []
+    judged = _in_blocks(_first_of_each_scan(trials), (flight, other))
+    runs, is_flight_n, block_n = judged.runs, judged.is_flight_n, judged.block_n
+    measures: list[Measure] = []
     is_ok_n = np.array([run.outcome == "ok" for run in runs], bool)
-    is_warm_n = np.cumsum(is_flight_n) - is_flight_n >= limits.first_runs
+    begins_n = np.searchsorted(block_n, block_n)
+    is_warm_n = np.concatenate(([0], np.cumsum(is_flight_n)))[begins_n] >= limits.first_runs
 
     def events(name: str, verb: str, happened: Sequence[bool], counts_n: Bools) -> None:
         happened_n = np.array(happened, bool)
-        gain_ng = gain_of_events(is_flight_n, happened_n, counts_n)
-        words = _words_of_events(verb, is_flight_n, happened_n, counts_n, names)
-        bad_n = is_flight_n & happened_n & counts_n
-        measures.append(_Measure(name, WEIGHTS[name], is_flight_n, share_n, gain_ng, words, bad_n))
+        gain_ng = gain_of_events(block_n, is_flight_n, happened_n, counts_n)
+        words = words_of_events(verb, judged, happened_n, counts_n)
+        measures.append(
+            Measure(name, False, WEIGHTS[name], gain_ng, counts_n, words, is_flight_n & happened_n & counts_n)
+        )
 
-    def ranks(
-        name: str, weight: float, verb: str, value_n: F64, sign: int, unit: str, tolerance: Sequence[float]
-    ) -> None:
-        gain_ng = gain_of_ranks(is_flight_n, sign * value_n, tolerances(is_flight_n, sign * value_n, *tolerance))
-        words = _words_of_values(verb, is_flight_n, value_n, names, unit)
-        bad_n = is_flight_n & np.isfinite(value_n)
-        measures.append(_Measure(name, weight, is_flight_n, share_n, gain_ng, words, bad_n))
+    def ranks(name: str, weight: float, verb: str, value_n: F64, sign: int, unit: str, *tolerance: float) -> None:
+        tolerance_n = tolerances(block_n, is_flight_n, sign * value_n, *tolerance)
+        gain_ng = gain_of_ranks(block_n, is_flight_n, sign * value_n, tolerance_n)
+        words, counts_n = words_of_values(verb, judged, value_n, unit), np.isfinite(value_n)
+        measures.append(Measure(name, name not in WEIGHTS, weight, gain_ng, counts_n, words, is_flight_n & counts_n))
 
     all_n = np.ones(len(runs), bool)
     events("failures", "fails more often", [run.outcome == "failed" for run in runs], all_n)
     events("rejections", "rejects more scans", [run.outcome == "rejected" for run in runs], all_n)
     headroom_n = _values([run.headroom for run in runs])
-    with_deadline_n = is_ok_n & is_warm_n & np.isfinite(headroom_n)
     near = list(headroom_n < limits.least_headroom)
-    events("deadlines", f"leaves less than {limits.least_headroom:.0%} of a deadline more often", near, with_deadline_n)
+    verb = f"leaves less than {limits.least_headroom:.0%} of a deadline more often"
+    events("deadlines", verb, near, is_ok_n & is_warm_n & np.isfinite(headroom_n))
     seconds_n = np.where(is_ok_n & is_warm_n, _values([run.seconds for run in runs]), np.nan)
-    ranks("seconds", WEIGHTS["seconds"], "takes longer", seconds_n, 1, " s", (0.0, limits.slower, limits.slower_s))
-    outside = [is_out_of_range(run, ranges) for run in runs]
-    events("out of range", "leaves the expected ranges more often", outside, is_ok_n)
-
-    weight = (1.0 - sum(WEIGHTS.values())) / max(1, len(ranges))
-    for name, (low, high) in sorted(ranges.items()):
-        if _is_among(name, may_change):
-            missing.append(f"{name} (this release is meant to change it)")
-            continue
+    ranks("seconds", WEIGHTS["seconds"], "takes longer", seconds_n, 1, " s", 0.0, limits.slower, limits.slower_s)
+    events("out of range", "leaves the expected ranges more often", [is_out_of_range(r, ranges) for r in runs], is_ok_n)
+    for name, weight, sign, (spreads, relative) in _numbers(ranges, may_change, limits):
         value_n = _values([run.numbers.get(name) for run in runs])
-        value_n[~_seen_in_both(is_flight_n, np.isfinite(value_n))] = np.nan
-        if not np.isfinite(value_n).any():
-            missing.append(f"{name} (not yet measured in both releases)")
-        signs = (better_end(low, high),) if better_end(low, high) else (1, -1)
-        tolerance = limits.worse if len(signs) == 1 else limits.moved
-        for sign in signs:
-            verb = f"gives {'larger' if sign > 0 else 'smaller'} {name}"
-            ranks(name, weight / len(signs), verb, value_n, sign, "", (*tolerance, 1e-9))
-    return _verdict(measures, runs, int(is_flight_n.sum()), int((~is_flight_n).sum()), names, limits, missing)
+        ranks(name, weight, _direction(name, sign), value_n, sign, "", spreads, relative, 1e-9)
+    return verdict_of(measures, judged, limits.alpha, _not_compared(judged, ranges, may_change))
 
 
 def compare_pairs(
@@ -221,52 +135,53 @@ def compare_pairs(
     other: str = "the default",
     limits: Limits = Limits(),
 ) -> Verdict:
-    """The verdict on shadow runs: both releases ran each scan, so each is compared to itself.
+    """The verdict on shadow runs: both releases ran each scan, so each is compared to itself, in a block of two.
 
-    Where the two differ, either may be the worse one with the same chance, if the release makes no difference.
     Seconds and deadlines are not compared: a shadow run waits for the others, and finds what they left in the store.
     """
     first: dict[str, Pair] = {}
     for pair in sorted(pairs, key=lambda each: max(each.flight.ended_s, each.other.ended_s)):
         first.setdefault(pair.flight.scan, pair)
     both = list(first.values())
-    names = (flight, other)
-    half_n = np.full(len(both), 0.5)
-    measures: list[_Measure] = []
-    missing = ["seconds, deadlines (shadow runs wait for others, and reuse their results)"]
-
-    def signs(name: str, weight: float, verb: str, difference_n: F64, tolerance_n: F64) -> None:
-        worse_n, better_n = difference_n > tolerance_n, difference_n < -tolerance_n
-        words = _words_of_pairs(verb, worse_n, better_n, names)
-        measures.append(_Measure(name, weight, worse_n, half_n, gain_of_pairs(worse_n | better_n), words, worse_n))
-
-    def events(name: str, verb: str, flight_does: Sequence[bool], other_does: Sequence[bool]) -> None:
-        difference_n = np.array(flight_does, float) - np.array(other_does, float)
-        signs(name, WEIGHTS[name], verb, difference_n, np.zeros(len(both)))
-
-    for name, verb, outcome in (("failures", "fails", "failed"), ("rejections", "rejects the scan", "rejected")):
-        events(name, verb, *([run.outcome == outcome for run in side] for side in _sides(both)))
-    is_ok = [pair.flight.outcome == pair.other.outcome == "ok" for pair in both]
-    outside = (
-        [ok and is_out_of_range(run, ranges) for ok, run in zip(is_ok, side, strict=True)] for side in _sides(both)
+    judged = Judged(
+        runs=[run for pair in both for run in (pair.flight, pair.other)],
+        is_flight_n=np.tile([True, False], len(both)),
+        block_n=np.repeat(np.arange(len(both)), 2),
+        blocks=len(both),
+        names=(flight, other),
+        flight_runs=len(both),
+        other_runs=len(both),
     )
-    events("out of range", "leaves the expected ranges", *outside)
-    weight = (1.0 - sum(WEIGHTS.values())) / max(1, len(ranges))
-    for name, (low, high) in sorted(ranges.items()):
-        if _is_among(name, may_change):
-            missing.append(f"{name} (this release is meant to change it)")
-            continue
-        flight_n, other_n = (_values([run.numbers.get(name) for run in side]) for side in _sides(both))
-        if not (np.isfinite(flight_n) & np.isfinite(other_n)).any():
-            missing.append(f"{name} (not yet measured in both releases)")
-        ends = (better_end(low, high),) if better_end(low, high) else (1, -1)
-        tolerance = limits.worse if len(ends) == 1 else limits.moved
-        tolerance_n = tolerances(np.zeros(len(both), bool), other_n, *tolerance, 1e-9)
-        for sign in ends:
-            verb = f"gives {'larger' if sign > 0 else 'smaller'} {name}"
-            signs(name, weight / len(ends), verb, sign * (flight_n - other_n), tolerance_n)
-    runs = [pair.flight for pair in both]
-    return _verdict(measures, runs, len(both), len(both), names, limits, missing)
+    is_flight_n, all_n = judged.is_flight_n, np.ones(2 * len(both), bool)
+    measures: list[Measure] = []
+
+    def worse(name: str, weight: float, verb: str, value_n: F64, *tolerance: float) -> None:
+        """Larger is worse; the worse run of a pair is the one that is larger by more than the tolerance."""
+        tolerance_n = (
+            tolerances(judged.block_n, is_flight_n, value_n, *tolerance) if any(tolerance) else np.zeros(len(value_n))
+        )
+        than_n = value_n.reshape(-1, 2)[:, ::-1].reshape(-1)  # of the same scan in the other release
+        is_worse_n = value_n - than_n > tolerance_n
+        words = words_of_pairs(verb, judged, is_worse_n)
+        measures.append(
+            Measure(
+                name, name not in WEIGHTS, weight, gain_of_worse(is_worse_n), all_n, words, is_flight_n & is_worse_n
+            )
+        )
+
+    def events(name: str, verb: str, happened: Sequence[bool]) -> None:
+        worse(name, WEIGHTS[name], verb, np.array(happened, float))
+
+    events("failures", "fails", [run.outcome == "failed" for run in judged.runs])
+    events("rejections", "rejects the scan", [run.outcome == "rejected" for run in judged.runs])
+    is_ok_n = np.repeat([pair.flight.outcome == pair.other.outcome == "ok" for pair in both], 2)
+    outside = [bool(ok) and is_out_of_range(run, ranges) for ok, run in zip(is_ok_n, judged.runs, strict=True)]
+    events("out of range", "leaves the expected ranges", outside)
+    for name, weight, sign, (spreads, relative) in _numbers(ranges, may_change, limits):
+        value_n = sign * _values([run.numbers.get(name) for run in judged.runs])
+        worse(name, weight, _direction(name, sign), value_n, spreads, relative, 1e-9)
+    missing = ("seconds, deadlines (shadow runs wait for others, and reuse their results)",)
+    return verdict_of(measures, judged, limits.alpha, missing + _not_compared(judged, ranges, may_change))
 
 
 def better_end(low: float, high: float) -> int:
@@ -288,99 +203,6 @@ def is_out_of_range(run: Run, ranges: Ranges) -> bool:
     return False
 
 
-# --- the verdict ----------------------------------------------------------------------------------
-
-
-def _verdict(
-    measures: Sequence[_Measure],
-    runs: Sequence[Run],
-    flight_runs: int,
-    other_runs: int,
-    names: tuple[str, str],
-    limits: Limits,
-    missing: Sequence[str],
-) -> Verdict:
-    needed = 1.0 / limits.alpha
-    if not runs or not flight_runs or not other_runs:
-        sentence = f"{names[0]}: {flight_runs} runs, {names[1]}: {other_runs}; nothing to compare yet."
-        return Verdict(False, sentence, 1.0, needed, {}, flight_runs, other_runs, None, tuple(missing))
-    stakes_mn = np.array([each.weight * evidence(each.is_flight_n, each.share_n, each.gain_ng) for each in measures])
-    total_n = stakes_mn.sum(axis=0) + (1.0 - sum(each.weight for each in measures))
-    crossed = np.flatnonzero(total_n >= needed)
-    at = int(crossed[0]) if len(crossed) else len(total_n) - 1
-    by_measure: dict[str, float] = {}
-    for each, stake in zip(measures, stakes_mn[:, at], strict=True):
-        by_measure[each.name] = by_measure.get(each.name, 0.0) + float(stake) / each.weight
-    if not len(crossed):
-        sentence = (
-            f"{names[0]}: {flight_runs} runs, {names[1]}: {other_runs} in the same time; no worse so far "
-            f"(evidence {total_n[at]:.3g}, {needed:g} ends the flight)."
-        )
-        return Verdict(
-            False, sentence, float(total_n[at]), needed, by_measure, flight_runs, other_runs, None, tuple(missing)
-        )
-    blamed = measures[int(stakes_mn[:, at].argmax())]
-    odds = f"{total_n[at]:,.0f}" if total_n[at] < 1e6 else f"{total_n[at]:.0e}"
-    sentence = (
-        f"{names[0]} {blamed.words(at)}. Were it no worse, that much would be seen in one of {odds} flights at most, "
-        f"however often one looks; the limit is one of {needed:g} (betting test on {', '.join(_tested(measures))})."
-    )
-    bad = np.flatnonzero(blamed.bad_n[: at + 1])
-    first_bad_s = runs[bad[0]].ended_s if len(bad) else runs[at].ended_s
-    return Verdict(
-        True, sentence, float(total_n[at]), needed, by_measure, flight_runs, other_runs, first_bad_s, tuple(missing)
-    )
-
-
-def _tested(measures: Sequence[_Measure]) -> list[str]:
-    named = [each.name for each in measures if each.name in WEIGHTS]
-    numbers = {each.name for each in measures} - set(named)
-    return [*named, f"{len(numbers)} numbers"] if numbers else named
-
-
-def _words_of_events(
-    verb: str, is_flight_n: Bools, happened_n: Bools, counts_n: Bools, names: tuple[str, str]
-) -> Callable[[int], str]:
-    def words(at: int) -> str:
-        upto_n = counts_n & (np.arange(len(counts_n)) <= at)
-        (a, b), (c, d) = (
-            (int((happened_n & side).sum()), int(side.sum())) for side in (upto_n & is_flight_n, upto_n & ~is_flight_n)
-        )
-        return f"{verb}: {a} of {b} runs ({_part(a, b)}), {names[1]} {c} of {d} ({_part(c, d)}) in the same time"
-
-    return words
-
-
-def _words_of_values(
-    verb: str, is_flight_n: Bools, value_n: F64, names: tuple[str, str], unit: str
-) -> Callable[[int], str]:
-    def words(at: int) -> str:
-        upto_n = np.isfinite(value_n) & (np.arange(len(value_n)) <= at)
-        ours, theirs = value_n[upto_n & is_flight_n], value_n[upto_n & ~is_flight_n]
-        return (
-            f"{verb}: {_middle(ours)}{unit} in the middle of {len(ours)} runs, {names[1]} {_middle(theirs)}{unit} of "
-            f"{len(theirs)} in the same time"
-        )
-
-    return words
-
-
-def _words_of_pairs(verb: str, worse_n: Bools, better_n: Bools, names: tuple[str, str]) -> Callable[[int], str]:
-    def words(at: int) -> str:
-        a, b = int(worse_n[: at + 1].sum()), int(better_n[: at + 1].sum())
-        return f"{verb} where {names[1]} does not, for the same scan: {a} of {at + 1} scans, the other way round {b}"
-
-    return words
-
-
-def _part(count: int, of: int) -> str:
-    return f"{count / of:.0%}" if of else "none"
-
-
-def _middle(values: F64) -> str:
-    return f"{np.median(values):.3g}" if len(values) else "nothing"
-
-
 # --- small things ---------------------------------------------------------------------------------
 
 
@@ -392,20 +214,64 @@ def _first_of_each_scan(trials: Sequence[Trial]) -> list[Trial]:
     return list(first.values())
 
 
+def _in_blocks(trials: Sequence[Trial], names: tuple[str, str]) -> Judged:
+    """Blocks of so many runs that two of them are the flight's, in the mean; those that are full."""
+    block_n: list[int] = []
+    block, first = 0, 0
+    for i, trial in enumerate(trials):
+        if trial.share != trials[first].share or i - first >= _block_size(trial.share):
+            block, first = block + 1, i
+        block_n.append(block)
+    if trials and len(trials) - first < _block_size(trials[first].share):
+        block -= 1  # the last one is not full yet
+    kept = [trial for trial, number in zip(trials, block_n, strict=True) if number <= block]
+    flight_runs = sum(trial.is_flight for trial in trials)
+    return Judged(
+        runs=[trial.run for trial in kept],
+        is_flight_n=np.array([trial.is_flight for trial in kept], bool),
+        block_n=np.array(block_n[: len(kept)], np.intp),
+        blocks=block + 1 if kept else 0,
+        names=names,
+        flight_runs=flight_runs,
+        other_runs=len(trials) - flight_runs,
+    )
+
+
+def _block_size(share: float) -> int:
+    return round(min(max(2.0 / min(share, 1.0 - share), SMALLEST_BLOCK), LARGEST_BLOCK))
+
+
+def _numbers(
+    ranges: Ranges, may_change: Sequence[str], limits: Limits
+) -> Iterator[tuple[str, float, int, tuple[float, float]]]:
+    """(name, weight, direction that is worse, tolerance) of each number that is compared, each direction apart."""
+    weight = (1.0 - sum(WEIGHTS.values())) / max(1, len(ranges))
+    for name, (low, high) in sorted(ranges.items()):
+        if not _is_among(name, may_change):
+            end = better_end(low, high)
+            for sign in (end,) if end else (1, -1):
+                yield name, weight if end else weight / 2, sign, limits.worse if end else limits.moved
+
+
+def _not_compared(judged: Judged, ranges: Ranges, may_change: Sequence[str]) -> tuple[str, ...]:
+    missing = []
+    for name in sorted(ranges):
+        there_n = np.isfinite(_values([run.numbers.get(name) for run in judged.runs]))
+        if _is_among(name, may_change):
+            missing.append(f"{name} (this release is meant to change it)")
+        elif not (there_n & judged.is_flight_n).any() or not (there_n & ~judged.is_flight_n).any():
+            missing.append(f"{name} (not yet measured in both releases)")
+    return tuple(missing)
+
+
+def _direction(name: str, sign: int) -> str:
+    return f"gives {'larger' if sign > 0 else 'smaller'} {name}"
+
+
 def _values(values: Sequence[float | None]) -> F64:
     """Infinite ones are no measurements, like those that are missing."""
     return np.array([value if value is not None and math.isfinite(value) else np.nan for value in values], float)
 
 
-def _seen_in_both(is_flight_n: Bools, there_n: Bools) -> NDArray[np.bool_]:
-    """Runs after the first ones of both that had it: a release that never measures it is not worse for that."""
-    before_n = [np.cumsum(side) - side > 0 for side in (there_n & is_flight_n, there_n & ~is_flight_n)]
-    return before_n[0] & before_n[1]
-
-
 def _is_among(name: str, names: Sequence[str]) -> bool:
     return name in names or f"{name.partition('.')[0]}.*" in names
-
-
-def _sides(pairs: Sequence[Pair]) -> tuple[list[Run], list[Run]]:
-    return [pair.flight for pair in pairs], [pair.other for pair in pairs]

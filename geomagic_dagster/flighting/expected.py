@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.cv.stage import Stage
-from geomagic_dagster.flighting.compare import Ranges
+from geomagic_dagster.flighting.runs import Ranges
 
 MANIFEST = Path("env", "geomagic-release", "manifest.json")
 """In the folder of an installed release."""

@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 
 from dagster import DagsterInstance, RunRecord, RunsFilter
 
-from geomagic_dagster.flighting.compare import Outcome, Run
+from geomagic_dagster.flighting.runs import Outcome, Run
 from geomagic_dagster.guardrails.tags import (
     FLIGHT_TAG,
     RELEASE_TAG,
     ROUTE_REVISION_TAG,
     SCAN_TAG,
     SHADOW_TAG,
+    TAKEN_BACK_TAG,
     UPLOAD_TAG,
 )
 from geomagic_dagster.jobs.attempts import ENDED
@@ -61,7 +62,7 @@ class Observer:
         self.observed: dict[str, Observed] = {}
         """By run, in the order in which they were found."""
         self._passed: set[str] = set()
-        """Runs that ended and say nothing: canceled ones."""
+        """Runs that ended and say nothing."""
         self._since_s: float | None = None
         self._updated_s = 0.0
 
@@ -119,7 +120,8 @@ class Observer:
 
 
 def observed(record: RunRecord, kept: LiveRun, events: Iterable[Event]) -> Observed | None:
-    """What a run did, from its events in order; None for one that a person canceled, which says nothing of it."""
+    """What a run did, from its events in order; None where it says nothing of its release: a person canceled it, or its
+    upload had been given to another release before it began."""
     run = record.dagster_run
     started_s: float | None = None
     ended_s = record.end_time or record.update_timestamp.timestamp()
@@ -147,7 +149,7 @@ def observed(record: RunRecord, kept: LiveRun, events: Iterable[Event]) -> Obser
             has_expired = has_expired or bool(RUN_EXPIRED.search(str(event.data.get("message") or "")))
             if event.kind in ENDS:
                 end, ended_s = ENDS[event.kind], event.time_s
-    if end == "canceled" and not has_expired:
+    if (end == "canceled" and not has_expired) or run.tags.get(TAKEN_BACK_TAG) == "true":
         return None
     if has_expired:
         end, why, sentence = "failure", ("passing", TIMEOUT), "it passed the deadline of the scan as a whole"

@@ -106,7 +106,7 @@ def _back_to(release: str, from_: str) -> Edit:
                 received=document["default"],
                 do="Somebody was quicker; look at: geomagic route show",
             )
-        routing_changes.set_default(release)(document)
-        document["probation"] = None
+        document["probation"] = {"release": from_, "previous": release}  # as if it were still on it
+        routing_changes.roll_back(from_)(document)
 
     return edit

@@ -26,8 +26,8 @@ from typing import Any, Literal
 
 from dagster import DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from geomagic_dagster.flighting.compare import Ranges, Run
 from geomagic_dagster.flighting.observe import Observer
+from geomagic_dagster.flighting.runs import Ranges, Run
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SHADOW_TAG, UPLOAD_TAG
 from geomagic_dagster.jobs.attempts import ENDED
 from geomagic_dagster.jobs.inbox import COMPLETE, move_to_free

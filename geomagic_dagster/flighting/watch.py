@@ -27,10 +27,13 @@ from typing import Any
 
 from dagster import DagsterInstance
 
-from geomagic_dagster.flighting.compare import Limits, Pair, Ranges, Trial, Verdict, compare, compare_pairs
+from geomagic_dagster.flighting.compare import Limits, compare, compare_pairs
 from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
+from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
+from geomagic_dagster.flighting.stuck import why_stuck
+from geomagic_dagster.flighting.verdict import Verdict
 from geomagic_dagster.releases.routing import (
     Flight,
     Probation,
@@ -139,11 +142,14 @@ class Watcher:
             return
         seen = self.observer.look(min(self._began_s(flight) for flight in flights))
         self._learn({each.revision for each in seen if each.revision is not None})
+        instance, inbox = self.observer.instance, Path(self.smoke.places.inbox)
         for flight in flights:
             verdict = self._verdict(flight, seen, table)
             self.counts.evidence[flight.id] = verdict.evidence / verdict.needed
             if verdict.is_worse:
-                self._end(flight, verdict)
+                self._end(flight, verdict.sentence, verdict.first_bad_s)
+            elif not flight.shadow and (stuck := why_stuck(instance, inbox, flight, table, self._now())):
+                self._end(flight, *stuck)
 
     def _verdict(self, flight: Flight, seen: Sequence[Observed], table: RoutingTable) -> Verdict:
         trials, pairs = self._trials(flight, seen), self._pairs(flight, seen)
@@ -162,7 +168,8 @@ class Watcher:
         return verdict
 
     def _trials(self, flight: Flight, seen: Sequence[Observed]) -> list[Trial]:
-        """Runs whose release the lot of this flight decided: no pins, no shadows, nothing that a person chose."""
+        """Runs whose release the lot of this flight decided: no pins, no shadows, nothing that a person chose, and
+        nothing that another release had to take because its own did not load."""
         trials = []
         for each in seen:
             table = self._tables.get(each.revision or -1)
@@ -170,7 +177,8 @@ class Watcher:
             if table is None or then is None or each.is_shadow or each.run.scan in table.pins:
                 continue
             is_flight = each.flight == flight.id and each.run.release == flight.release
-            if is_flight or (each.flight is None and each.run.release == table.default):
+            is_other = each.flight is None and each.run.release == table.default
+            if (is_flight or is_other) and is_flight == then.takes(each.run.scan):
                 trials.append(Trial(each.run, is_flight, then.per_cent / 100.0))
         return trials
 
@@ -190,19 +198,16 @@ class Watcher:
             for table in self.routing.history(after=min(unknown) - 1):
                 self._tables[table.revision] = table
 
-    def _end(self, flight: Flight, verdict: Verdict) -> None:
+    def _end(self, flight: Flight, sentence: str, since_s: float | None) -> None:
         self._at("worse")
-        if not self._change(end_flight(flight.id), f"flight {flight.id} ended: {verdict.sentence}"):
+        if not self._change(end_flight(flight.id, taken_back=True), f"flight {flight.id} ended: {sentence}"):
             return
         self._at("ended")
-        after_s = max(0.0, self._now() - (verdict.first_bad_s or self._now()))
+        after_s = max(0.0, self._now() - (since_s or self._now()))
         self.counts.flights_ended += 1
         self.counts.rolled_back_after_s = after_s
         self.counts.evidence.pop(flight.id, None)
-        log.error(
-            "flight %s of %s ended after %d of its runs, rolled_back_after_s=%.1f: %s",
-            flight.id, flight.release, verdict.flight_runs, after_s, verdict.sentence,
-        )  # fmt: skip
+        log.error("flight %s of %s ended, rolled_back_after_s=%.1f: %s", flight.id, flight.release, after_s, sentence)
 
     def _began_s(self, flight: Flight) -> float:
         return seconds_of(flight.started_at) or self._first_seen_s.setdefault(flight.id, self._now())

@@ -16,7 +16,7 @@ from typing import Literal
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 
-from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, TAKEN_BACK_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
 
 ALIVE = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
@@ -27,11 +27,15 @@ RELAUNCH_S = 180.0
 WILL_RETRY_TAG, RETRIED_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
+LOOKED_AT = 5
+"""The last runs about an upload; those that ended before they began (TAKEN_BACK_TAG) are no attempt."""
+
+
 @dataclass(frozen=True)
 class Standing:
-    """What is to become of an upload in the inbox."""
+    """What is to become of an upload in the inbox; "elsewhere": it belongs to another release."""
 
-    what: Literal["start", "busy", "wait", "published", "give up"]
+    what: Literal["start", "busy", "wait", "published", "give up", "elsewhere"]
     attempt: int = 1
     """Of the run to start."""
     why: str = ""
@@ -39,8 +43,10 @@ class Standing:
 
 def standing(instance: DagsterInstance, name: str, key: str, now_s: float) -> Standing:
     """What is to become of the upload `name`, which `key` tells from another one of the same name."""
-    records = instance.get_run_records(RunsFilter(tags={UPLOAD_TAG: name}), limit=1)
-    return _standing(records[0], key, now_s, instance) if records else Standing("start")
+    records = instance.get_run_records(RunsFilter(tags={UPLOAD_TAG: name}), limit=LOOKED_AT)
+    alive = [record for record in records if record.dagster_run.status in ALIVE]
+    counted = alive or [record for record in records if record.dagster_run.tags.get(TAKEN_BACK_TAG) != "true"]
+    return _standing(counted[0], key, now_s, instance) if counted else Standing("start")
 
 
 def wait_s(attempt: int) -> float:

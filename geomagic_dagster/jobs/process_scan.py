@@ -40,10 +40,13 @@ from geomagic_dagster.guardrails.tags import (
     DEADLINE_TAG,
     MAX_RUNTIME_TAG,
     RELEASE_TAG,
+    SHADOW_TAG,
+    TAKEN_BACK_TAG,
     UPLOAD_KEY_TAG,
     VERSION_TAG,
     route_in,
 )
+from geomagic_dagster.jobs.assignments import TakenBack, begin, forget
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
 from geomagic_dagster.releases.installed import made_by
@@ -77,7 +80,7 @@ def process_scan_job(
     graph = GraphDefinition(
         name=JOB,
         description="An upload through every stage to a package.",
-        node_defs=[scan_op(), *map(stage_op, by_name.values()), publish_op(release)],
+        node_defs=[scan_op(release), *map(stage_op, by_name.values()), publish_op(release)],
         dependencies={
             **{stage.name: {name: DependencyDefinition(name) for name in stage.inputs} for stage in by_name.values()},
             PUBLISH: {SOURCE: DependencyDefinition(SOURCE), PACKAGE: DependencyDefinition(PACKAGE)},
@@ -120,9 +123,11 @@ def stage_op(stage: Stage) -> OpDefinition:
     return execute
 
 
-def scan_op() -> OpDefinition:
+def scan_op(release: str) -> OpDefinition:
     @op(name=SOURCE, description="Reads and checks the upload.", out=Out(), retry_policy=retry_policy(2))
     def scan(context: OpExecutionContext, config: Upload, places: Places) -> Output[Any]:
+        with sorted_failures(SOURCE):
+            begin_run(context, places, release)
         artefact, metadata = scan_step(Path(config.upload), None, context, places)
         return Output(artefact, metadata=metadata)
 
@@ -139,7 +144,10 @@ def publish_op(release: str) -> OpDefinition:
     )
     def publish(context: OpExecutionContext, places: Places, **inputs: Artefact) -> Output[None]:
         upload, inbox = upload_of(context.run.run_config), Path(places.inbox)
+        if context.run.tags.get(SHADOW_TAG) == "true":
+            return Output(None, metadata={"shadow": True, "upload": str(upload)})
         with sorted_failures(PUBLISH):
+            begin_run(context, places, release)  # also where a person has started only this step anew
             with disk_in_words(f"packages in {places.packages}", "room to write them"):
                 folder = publish_package(
                     inputs[PACKAGE],
@@ -158,6 +166,7 @@ def publish_op(release: str) -> OpDefinition:
             else:
                 with disk_in_words(f"{upload}", f"to move it to {places.done}"):
                     moved_to = move_to_done(upload, inbox, Path(places.done))
+                    forget(inbox, context.run.tags.get(UPLOAD_KEY_TAG, ""))
         metadata = {
             "room": MetadataValue.url(places.rooms_url + page_path(PACKAGES, folder.name)),
             "package": MetadataValue.path(folder),
@@ -168,6 +177,23 @@ def publish_op(release: str) -> OpDefinition:
     return publish
 
 
+def begin_run(context: OpExecutionContext, places: Places, release: str) -> None:
+    """Makes sure that the upload in the inbox still belongs to this run. Raises: TakenBack."""
+    run = context.run
+    if (key := run.tags.get(UPLOAD_KEY_TAG)) is None or run.tags.get(SHADOW_TAG) == "true":
+        return
+
+    def is_alive(run_id: str) -> bool:
+        other = context.instance.get_run_by_id(run_id)
+        return other is not None and not other.is_finished
+
+    try:
+        begin(upload_of(run.run_config), Path(places.inbox), key, release, run.run_id, is_alive)
+    except TakenBack:
+        context.instance.add_run_tags(run.run_id, {TAKEN_BACK_TAG: "true"})
+        raise
+
+
 def put_aside() -> HookDefinition:
     """Moves the upload of a rejected scan to quarantine, and one that met a bug to failed. A passing failure leaves it
     where it is: it is taken up again (attempts.py)."""
@@ -176,7 +202,7 @@ def put_aside() -> HookDefinition:
     def hook(context: HookContext) -> None:
         rejection, bug = rejection_in(context.op_exception), bug_in(context.op_exception)
         run = context.instance.get_run_by_id(context.run_id)
-        if run is None or not (rejection or bug):
+        if run is None or not (rejection or bug) or run.tags.get(SHADOW_TAG) == "true":
             return
         places: Places = context.resources.places
         upload, inbox = upload_of(run.run_config), Path(places.inbox)
@@ -188,6 +214,7 @@ def put_aside() -> HookDefinition:
         else:
             folder, reason = places.failed, f"{bug} Run {context.run_id}. When it is mended: geomagic inbox retry."
         if moved_to := move_aside(upload, inbox, Path(folder), reason):
+            forget(inbox, run.tags.get(UPLOAD_KEY_TAG, ""))
             context.log.error(f"{reason} The upload lies in {moved_to}, with this sentence in reason.txt.")
 
     return hook

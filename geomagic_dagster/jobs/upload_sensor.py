@@ -1,16 +1,18 @@
-"""Starts one `process_scan` for every upload that has arrived completely in the inbox; never two at a time.
+"""Starts one `process_scan` for every upload in the inbox that is complete and this release's; never two at a time.
 
 Belongs here: which uploads are taken in a tick, and the sensor around it. Does not belong here: how to
-tell that one is complete, and moving them (inbox.py), whether one whose run failed is taken up again (attempts.py),
-what is done with one (process_scan.py).
+tell that one is complete, and moving them (inbox.py), which release it belongs to (traffic.py), whether one whose run
+failed is taken up again (attempts.py), what is done with one (process_scan.py).
 
 The intake (launching/intake.py) starts what it puts here itself; the sensor takes what was put here otherwise, and what
 an intake that was killed left behind.
 
-Four things hold "never two": the cursor knows the names that were taken and still lie in the inbox; a name that an
-intake holds right now is not taken; nor is one that a live run works on, should the cursor be lost; and the run key,
-the same for as long as nobody touches the upload and whoever starts it, lets Dagster drop a request that is
-repeated because a daemon died before it remembered.
+Every release has such a sensor. They look at the same inbox, and each takes only what was assigned to it.
+
+Four things hold "never two" within one of them, and the assignment between them: the cursor knows the names that were
+taken and still lie in the inbox; a name that an intake holds right now is not taken; nor is one that a live run works
+on, should the cursor be lost; and the run key, the same for as long as nobody touches the upload and whoever starts it,
+lets Dagster drop a request that is repeated because a daemon died before it remembered.
 """
 
 import base64
@@ -34,7 +36,8 @@ from dagster import (
     SensorResult,
 )
 
-from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.assignments import Assignment, forget, sweep
 from geomagic_dagster.jobs.attempts import ENDED, Standing, standing
 from geomagic_dagster.jobs.inbox import (
     HALF_WRITTEN,
@@ -48,6 +51,8 @@ from geomagic_dagster.jobs.inbox import (
     run_key,
     scan_name,
 )
+from geomagic_dagster.jobs.traffic import Traffic, sign_of_life, tags_of
+from geomagic_dagster.releases.routing import RoutingUnavailable
 from geomagic_dagster.resources.places import Places
 
 SENSOR = "upload_sensor"
@@ -164,7 +169,7 @@ def look_over(
             waiting[name] = "the intake is starting it"
         elif (what := stand(name, seen)).what == "busy":
             live.add(name)
-        elif what.what == "wait":
+        elif what.what in ("wait", "elsewhere"):
             waiting[name] = what.why
         elif what.what == "start":
             ready[name], attempt[name] = seen, what.attempt
@@ -174,18 +179,20 @@ def look_over(
     return Tick(ready, attempt, over, waiting, tuple(sorted(strays)), known)
 
 
-def run_request(inbox: Path, name: str, seen: Seen, release: str, attempt: int = 1) -> RunRequest:
+def run_request(inbox: Path, name: str, seen: Seen, held: Assignment, attempt: int = 1) -> RunRequest:
     """What is to be run for an upload in the inbox, whoever starts it."""
     key = run_key(name, seen)
+    again = f" #{attempt}" if attempt > 1 else ""
+    anew = f" ~{held.decision}" if held.decision > 1 else ""
     return RunRequest(
-        run_key=key if attempt == 1 else f"{key} #{attempt}",
+        run_key=f"{key}{again}{anew}",
         run_config={"ops": {"scan": {"config": {"upload": str(inbox / name)}}}},
         tags={
             UPLOAD_TAG: name,
             UPLOAD_KEY_TAG: key,
             ATTEMPT_TAG: str(attempt),
             SCAN_TAG: scan_name(name),
-            RELEASE_TAG: release,
+            **tags_of(held),
         },
     )
 
@@ -208,6 +215,15 @@ def without_ended(cursor: Cursor, instance: DagsterInstance, now_s: float) -> Cu
     return replace(cursor, taken=cursor.taken - names, ended_s=ended_s)
 
 
+def _held(traffic: Traffic, instance: DagsterInstance, name: str, key: str, now_s: float) -> Assignment:
+    """Which release an upload belongs to. Decided anew only where nothing has begun, or what began has ended."""
+    held = traffic.of(name, key)
+    elsewhere = traffic.elsewhere(held, now_s)
+    if elsewhere is None or (held.run_id is not None and standing(instance, name, key, now_s).what == "busy"):
+        return held
+    return traffic.anew(held, *elsewhere)
+
+
 def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
     """The sensor of one release; it is on from the start."""
 
@@ -224,21 +240,36 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
         now_s = time.time()
         cursor = without_ended(cursor, context.instance, now_s)
 
-        def stand(name: str, seen: Seen) -> Standing:
-            return standing(context.instance, name, run_key(name, seen), now_s)
+        since_s = sign_of_life(inbox, release, now_s)
+        traffic = Traffic(inbox, places.routing(), f"{SENSOR} of {release}", since_s)
+        if cursor.all_s == now_s:
+            sweep(inbox, now_s)
+        ours: dict[str, Assignment] = {}
 
-        tick = look_over(inbox, cursor, stand, Looks(MAX_LOOKS))
+        def stand(name: str, seen: Seen) -> Standing:
+            key = run_key(name, seen)
+            try:
+                held = _held(traffic, context.instance, name, key, now_s)
+            except (RoutingUnavailable, OSError) as error:
+                return Standing("wait", why=f"its release cannot be decided: {error}")
+            if held.release != release:
+                return Standing("elsewhere", why=f"release {held.release} takes it")
+            ours[name] = held
+            return standing(context.instance, name, key, now_s)
+
+        tick = look_over(inbox, cursor, stand, Looks(MAX_LOOKS), now_s=now_s)
         for name, what in tick.over.items():
             if what.what == "published":
                 move_to_done(inbox / name, inbox, Path(places.done))
-                continue
-            reason = f"{what.why} It was taken up {what.attempt} times; `geomagic inbox retry` takes it up again."
-            moved_to = move_aside(inbox / name, inbox, Path(places.failed), reason)
-            context.log.error(f"{name}: given up, it lies in {moved_to}: {reason}")
+            else:
+                reason = f"{what.why} It was taken up {what.attempt} times; `geomagic inbox retry` takes it up again."
+                moved_to = move_aside(inbox / name, inbox, Path(places.failed), reason)
+                context.log.error(f"{name}: given up, it lies in {moved_to}: {reason}")
+            forget(inbox, ours[name].key)
         if not tick.ready:
             return SensorResult(skip_reason=tick.summary(), cursor=tick.cursor.dumps())
         context.log.info(tick.summary())
-        requests = [run_request(inbox, name, seen, release, tick.attempt[name]) for name, seen in tick.ready.items()]
+        requests = [run_request(inbox, name, seen, ours[name], tick.attempt[name]) for name, seen in tick.ready.items()]
         return SensorResult(run_requests=requests, cursor=tick.cursor.dumps())
 
     return SensorDefinition(
@@ -247,7 +278,7 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
         job=job,
         minimum_interval_seconds=MIN_INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Starts process_scan for every room scan that has arrived completely in the inbox.",
+        description="Starts process_scan for every complete room scan in the inbox that the routing table sends here.",
     )
 
 

@@ -1,7 +1,10 @@
 """Takes an upload in: puts it into the inbox whole, and starts its run at once.
 
 Belongs here: an upload's way from wherever it is to a run that has started. Does not belong here: HTTP
-(intake_server.py), what is in a scan.
+(intake_server.py), what is in a scan, which release it belongs to (jobs/traffic.py).
+
+The run is one of the code location that has the name of that release. Where that location does not answer, or nobody
+knows which release it is, the upload stays in the inbox for the sensors.
 
 Never two runs of one upload, and never none, whatever dies when:
 
@@ -29,24 +32,33 @@ from itertools import count
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
-from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
+from dagster._core.errors import (
+    DagsterCodeLocationLoadError,
+    DagsterCodeLocationNotFoundError,
+    DagsterUserCodeUnreachableError,
+)
 from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.workspace.context import IWorkspaceProcessContext
 
 from geomagic_dagster.guardrails.tags import RUN_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.assignments import Assignment
 from geomagic_dagster.jobs.attempts import ALIVE
 from geomagic_dagster.jobs.inbox import (
     HALF_WRITTEN,
     Looks,
+    Seen,
     claimed,
     is_upload,
     look_at,
     move_to_free,
+    run_key,
     scan_name,
     why_not_whole,
 )
 from geomagic_dagster.jobs.process_scan import JOB
+from geomagic_dagster.jobs.traffic import Traffic
 from geomagic_dagster.jobs.upload_sensor import SENSOR, run_request
+from geomagic_dagster.releases.routing import RoutingStore, RoutingUnavailable
 from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
 
 log = logging.getLogger("geomagic.intake")
@@ -54,6 +66,7 @@ log = logging.getLogger("geomagic.intake")
 RECEIVED_TAG = "geomagic/received"
 """Name and digest of what was received: the same again, while the first is being processed, is the same upload."""
 PARTS_LIVE_S = 24 * 3600.0
+NOT_THERE = (DagsterCodeLocationLoadError, DagsterCodeLocationNotFoundError)
 
 
 class Refused(Exception):
@@ -78,18 +91,18 @@ class TakenIn:
 
 
 class Intake:
-    """One inbox, and the code location whose `process_scan` its uploads run."""
+    """One inbox, and the table that says whose `process_scan` its uploads run."""
 
     def __init__(
         self,
         workspace: IWorkspaceProcessContext,
         inbox: Path,
-        location: str,
+        routing: RoutingStore,
         at: Callable[[str], None] = lambda point: None,
     ) -> None:
         """`at` hears how far an upload has come; tests end the process there."""
         self.instance: DagsterInstance = workspace.instance
-        self._workspace, self.inbox, self._location, self._at = workspace, inbox, location, at
+        self._workspace, self.inbox, self._routing, self._at = workspace, inbox, routing, at
 
     # --- from somewhere ---------------------------------------------------------------------------
 
@@ -150,10 +163,17 @@ class Intake:
             self._at("claimed")
             free = self._place(part, name, claims)
             self._at("placed")
+            seen = look_at(self.inbox / free, Looks())
             try:
-                run = self._make_run(free, received)
-            except (DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError) as error:
-                log.warning("%s: no run yet, the sensor will start it: %s", free, error)
+                held = Traffic(self.inbox, self._routing, "intake").of(free, run_key(free, seen))
+            except (RoutingUnavailable, OSError) as error:
+                log.warning("%s: no run yet, since its release cannot be decided: %s", free, error)
+                return TakenIn(free, None, "WAITING")
+            self._at("assigned")
+            try:
+                run = self._make_run(free, seen, held, received)
+            except (*NOT_THERE, DagsterUserCodeUnreachableError) as error:
+                log.warning("%s: no run yet, the sensor of release %s will start it: %s", free, held.release, error)
                 return TakenIn(free, None, "WAITING")
             self._at("made")
             run = self.instance.submit_run(run.run_id, self._workspace.create_request_context())
@@ -173,13 +193,12 @@ class Intake:
         runs = self.instance.get_runs(RunsFilter(tags=tags, statuses=[DagsterRunStatus.NOT_STARTED, *ALIVE]), limit=1)
         return runs[0] if runs else None
 
-    def _make_run(self, name: str, received: str | None) -> DagsterRun:
+    def _make_run(self, name: str, seen: Seen, held: Assignment, received: str | None) -> DagsterRun:
         """What Dagster's sensor daemon makes of a run request."""
-        location = self._code_location()
+        location = self._code_location(held.release)
         (repository,) = location.get_repositories().values()
         job, sensor = repository.get_full_job(JOB), repository.get_sensor(SENSOR)
-        seen = look_at(self.inbox / name, Looks())
-        request = run_request(self.inbox, name, seen, self._location)
+        request = run_request(self.inbox, name, seen, held)
         plan = location.get_execution_plan(
             job, request.run_config, step_keys_to_execute=None, known_state=None, instance=self.instance
         )
@@ -210,12 +229,12 @@ class Intake:
             asset_graph=repository.asset_graph,
         )
 
-    def _code_location(self) -> CodeLocation:
+    def _code_location(self, name: str) -> CodeLocation:
         try:
-            return self._workspace.create_request_context().get_code_location(self._location)
-        except DagsterCodeLocationLoadError:  # the code server was not there when we asked last
+            return self._workspace.create_request_context().get_code_location(name)
+        except NOT_THERE:  # it was not there when we asked last
             self._workspace.refresh_workspace()
-            return self._workspace.create_request_context().get_code_location(self._location)
+            return self._workspace.create_request_context().get_code_location(name)
 
 
 def checked_name(name: str) -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.launching.starter import in_folder
+from geomagic_dagster.releases.routing import RoutingStore
 
 log = logging.getLogger("geomagic.intake")
 
@@ -34,7 +35,7 @@ WRITE_BYTES = 2**20
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def serve(inbox: Path, location: str, workspace: Path, host: str, port: int, token: str | None) -> None:
+def serve(inbox: Path, routing: RoutingStore, workspace: Path, host: str, port: int, token: str | None) -> None:
     """Listens until SIGTERM."""
     import uvicorn
     from dagster import DagsterInstance
@@ -51,7 +52,7 @@ def serve(inbox: Path, location: str, workspace: Path, host: str, port: int, tok
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, WorkspaceFileTarget([str(workspace)])) as context,
     ):
-        app = application(Intake(context, inbox, location), token)
+        app = application(Intake(context, inbox, routing), token)
         outside = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         inside = _listen(Path(instance.root_directory) / SOCKET)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))

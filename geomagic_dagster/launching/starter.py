@@ -10,6 +10,8 @@ run does. One for each code location; `python -m geomagic_dagster.launching.star
 - Edited code is never run old: before it takes a request, and every second between, it compares the times and
   sizes of the package's files with those that it imported, and starts itself anew. A request that comes
   meanwhile waits in the socket.
+- A release whose place a hotfix took, or that was archived, is never run any more: its starter gives its place up at
+  once, and ends when its last worker has.
 - A worker has a session of its own, and writes where the starter writes. It outlives a starter that is killed:
   the run goes on, and who watches it knows the worker by its own pid (processes.Process). A starter that is asked to
   end (SIGTERM) kills its workers: their runs are found dead at the next start, and go on where they were.
@@ -36,6 +38,7 @@ from pathlib import Path
 
 from geomagic_dagster.guardrails.processes import Process, threads
 from geomagic_dagster.launching.preload import preload
+from geomagic_dagster.releases.environments import is_in_force
 
 log = logging.getLogger("geomagic.starter")
 
@@ -150,6 +153,7 @@ class Starter:
         self.listener, self.lock, self.path, self.module_name, self.idle_s = listener, lock, path, module_name, idle_s
         self.workers: dict[int, str] = {}
         self.broken = ""
+        self.has_retired = False
         self.last_asked_s = time.monotonic()
         self.seen = fingerprint(module_name)
         self._signals, wake = os.pipe()
@@ -180,18 +184,34 @@ class Starter:
     def serve(self) -> None:
         """Until SIGTERM, or nobody needs it."""
         while True:
-            ready, _, _ = select.select([self.listener, self._signals], [], [], LOOK_S)
+            asked = [] if self.has_retired else [self.listener]
+            ready, _, _ = select.select([*asked, self._signals], [], [], LOOK_S)
             if self._signals in ready:
                 told = os.read(self._signals, 512)
                 if signal.SIGTERM in told or signal.SIGINT in told:
                     return self._end()
             self._reap()
+            if not self.has_retired and not is_in_force(Path(sys.prefix)):
+                self._retire()
+            if self.has_retired:
+                if not self.workers:
+                    return
+                continue
             if fingerprint(self.module_name) != self.seen:
                 self._start_anew()
             if self.listener in ready:
                 self._answer()
             elif not self.workers and not self._is_needed():
                 return self._end()
+
+    def _retire(self) -> None:
+        """Whoever asks now gets another starter; one may listen as soon as nobody holds the lock."""
+        log.info("%s is not in force any more: no new runs, %d to end", sys.prefix, len(self.workers))
+        self.has_retired = True
+        with contextlib.suppress(FileNotFoundError):
+            self.path.unlink()
+        self.listener.close()
+        os.close(self.lock)
 
     def _is_needed(self) -> bool:
         if not self.path.exists():
@@ -200,8 +220,9 @@ class Starter:
         return self.idle_s is None or time.monotonic() - self.last_asked_s < self.idle_s
 
     def _end(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        if not self.has_retired:
+            with contextlib.suppress(FileNotFoundError):
+                self.path.unlink()
         for pid, run_id in self.workers.items():
             log.warning("run %s: worker %d is killed, since its starter ends", run_id, pid)
             with contextlib.suppress(ProcessLookupError):

@@ -11,6 +11,7 @@ Belongs here: making, finding, starting and removing them. Does not belong here:
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ from geomagic_dagster.releases.record import LOCK, MANIFEST, RELEASE, Release, R
 
 RELEASES, WHEELS, ENV = "releases", "wheels", "env"
 SCHEMA = 1
+LEAVE_S = 30.0
+"""How long processes of a release that is archived have to end."""
 OWN = "geomagic-dagster"
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
 LOADED = "from geomagic_dagster.launching.preload import preload; preload('geomagic_dagster.definitions')"
@@ -38,6 +42,7 @@ PLATFORM = (
     "print(f'cp{v[0]}{v[1]}-{sysconfig.get_platform()}', sys.version.split()[0])"
 )
 Say = Callable[[str], None]
+Fill = Callable[[Path, Path, str, str, Path, bool, Say], str]
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,13 @@ def _environment(folder: Path) -> Environment:
     return Environment(folder, read_release(folder / FOLDER), platform)
 
 
+def is_in_force(prefix: Path) -> bool:
+    """Whether an interpreter's environment is the one of its release; what is no release's is nobody's to replace."""
+    if not prefix.name.startswith(f"{ENV}-") or prefix.parent.parent.name != RELEASES:
+        return True
+    return (prefix.parent / ENV).resolve() == prefix.resolve()
+
+
 def all_environments(home: Path) -> list[Path]:
     """The folders of all environments in force, and those before: what there is to share with."""
     return sorted(path for path in (home / RELEASES).glob("*/env-*") if (path / FOLDER).is_dir())
@@ -95,6 +107,7 @@ def install(
     record_new: bool = False,
     share_with: Sequence[Path] = (),
     at: Say = lambda point: None,
+    fill: Fill | None = None,
 ) -> Environment:
     """Makes the environment of a recorded release and puts it in force.
 
@@ -104,17 +117,22 @@ def install(
         record_new: record this platform anew although the record knows it (another build of a library).
         share_with: environments of other homes on this disk.
         at: hears how far it has come; tests end the process there.
+        fill: puts the libraries into a new environment; another one in tests.
     Raises: ReleaseError.
     """
     release = verify_record(record)
     with locked(home, release.line):
         environment = build(
             record, home, say=say, python=python, wheelhouse=wheelhouse, record_new=record_new,
-            share_with=share_with, at=at,
+            share_with=share_with, at=at, fill=fill,
         )  # fmt: skip
-        check_loads(environment)
-        at("checked")
-        activate(environment, home)
+        try:
+            check_loads(environment)
+            at("checked")
+            activate(environment, home)
+        except BaseException:
+            shutil.rmtree(environment.folder, ignore_errors=True)
+            raise
     return environment
 
 
@@ -128,6 +146,7 @@ def build(
     record_new: bool = False,
     share_with: Sequence[Path] = (),
     at: Say = lambda point: None,
+    fill: Fill | None = None,
 ) -> Environment:
     """Makes an environment that is not in force yet; `record` may still lack its manifest. Raises: ReleaseError."""
     from geomagic_dagster.releases.record import read_release
@@ -150,7 +169,7 @@ def build(
         say(f"making an environment with Python {version} ...")
         _run([python or Path(sys.executable), "-m", "venv", "--without-pip", folder], f"a new environment in {folder}")
         at("made")
-        platform = _fill(folder, record, tag, version, wheelhouse, record_new, say)
+        platform = (fill or fill_from_wheels)(folder, record, tag, version, wheelhouse, record_new, say)
         at("filled")
         wheels.install_own(record / release.wheel, folder / "bin" / "python")
         freed = sharing.link_shared(folder, [*all_environments(home), *share_with])
@@ -168,7 +187,9 @@ def build(
     return Environment(folder, release, platform)
 
 
-def _fill(folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: Say) -> str:
+def fill_from_wheels(
+    folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: Say
+) -> str:
     """Installs the libraries and writes environment-<platform>.json; returns the platform.
 
     Where the record knows this platform, exactly the recorded files are taken. Else those that the lock gives here
@@ -203,6 +224,16 @@ def _fill(folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, 
     installed_ = _install((record / LOCK).read_text(), wheelhouse, python, say)
     variant = "-".join(sorted({each.version.partition("+")[2] for each in installed_.values()} - {""}))
     platform = f"{tag}-{variant}" if variant else tag
+    while (record / f"environment-{platform}.json").is_file():  # other builds of the same: recorded beside
+        platform += "-again"
+    write_environment(folder, record, platform, version, installed_)
+    return platform
+
+
+def write_environment(
+    folder: Path, record: Path, platform: str, version: str, installed_: Mapping[str, wheels.Wheel]
+) -> None:
+    """Says in an environment what was installed into it."""
     content = {
         "schema": SCHEMA,
         "platform": platform,
@@ -216,7 +247,6 @@ def _fill(folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, 
     target = folder / FOLDER / f"environment-{platform}.json"
     target.parent.mkdir()
     target.write_text(json.dumps(content, indent=1) + "\n")
-    return platform
 
 
 @dataclass(frozen=True)
@@ -303,15 +333,37 @@ def activate(environment: Environment, home: Path) -> None:
     _sweep(line, but=before)
 
 
-def remove(home: Path, line: str) -> int:
-    """Removes all environments of a release; returns the bytes that this freed."""
+def remove(home: Path, line: str, wait_s: float = LEAVE_S) -> int:
+    """Removes all environments of a release; returns the bytes that this freed.
+
+    Raises: ReleaseError where processes still run in one after `wait_s`; nothing new starts in it by then.
+    """
+    folder = line_folder(home, line)
     with locked(home, line):
-        folder = line_folder(home, line)
-        freed = sum(sharing.usage(each).own for each in folder.glob(f"{ENV}-*"))
         (folder / ENV).unlink(missing_ok=True)
-        _sweep(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+        until_s = time.monotonic() + wait_s
+        while (users := processes_in(folder)) and time.monotonic() < until_s:
+            time.sleep(0.2)
+        if users:
+            raise ReleaseError(
+                folder,
+                expected="nobody who still runs in it",
+                received=f"processes {', '.join(map(str, users[:5]))}",
+                do=f"Nothing new starts there. When they have ended, say it again: geomagic release archive {line}.",
+            )
+        freed = sum(sharing.usage(each).own for each in folder.glob(f"{ENV}-*"))
+        shutil.rmtree(folder)
     return freed
+
+
+def processes_in(folder: Path) -> list[int]:
+    """The processes whose interpreter lies in a folder; elsewhere than on Linux nobody can tell."""
+    found = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if command.read_bytes().startswith(os.fsencode(folder) + b"/"):
+                found.append(int(command.parent.name))
+    return sorted(found)
 
 
 @contextmanager
@@ -332,11 +384,12 @@ def locked(home: Path, line: str) -> Iterator[None]:
 
 
 def _sweep(line: Path, but: Path | None = None) -> None:
-    """Removes the environments of a release that are neither in force nor `but`: killed installs, old hotfixes."""
+    """Removes the environments of a release that are neither in force nor `but`, and that nobody runs in: what killed
+    installs left, and what hotfixes replaced."""
     link = line / ENV
     kept = {link.resolve() if link.exists() else None, but}
     for each in line.glob(f"{ENV}-*"):
-        if each.resolve() not in kept:
+        if each.resolve() not in kept and not processes_in(each):
             shutil.rmtree(each)
 
 
@@ -357,7 +410,8 @@ def _run(command: Sequence[str | Path], expected: str, env: Mapping[str, str] | 
             list(map(str, command)), capture_output=True, text=True, errors="replace", check=False,
             env=dict(env if env is not None else own_environment(os.environ)),
         )  # fmt: skip
-        received = "" if done.returncode == 0 else done.stderr.strip()[-3000:] or f"exit code {done.returncode}"
+        last = done.stderr.strip().rpartition("\n")[2]  # of a traceback, what it is about
+        received = "" if done.returncode == 0 else last or f"exit code {done.returncode}"
     except OSError as error:
         received = str(error)
         done = None

@@ -21,7 +21,7 @@ from geomagic_dagster.releases.environments import Environment, own_environment
 from geomagic_dagster.releases.record import Pinned, ReleaseError, sha256_of
 
 SEED, FRAMES = 7, 24
-SOURCE = "scan"
+SOURCE, PACKAGE = "scan", "package"
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,9 @@ def compare(old: Pinned, new: Pinned, old_manifest: Mapping[str, Any], new_manif
         else:
             same.append(name)
     words += [f"{name}: is gone" for name in before.keys() - {each["name"] for each in new_manifest["stages"]}]
+    files = sorted(name for name in old.package | new.package if old.package.get(name) != new.package.get(name))
+    if files and PACKAGE not in changed:
+        unexplained.append(f"published {', '.join(files)}")
     if unexplained:
         raise ReleaseError(
             f"pinned scan (made-up room {old.seed}), {', '.join(unexplained)}",
@@ -133,7 +136,6 @@ def compare(old: Pinned, new: Pinned, old_manifest: Mapping[str, Any], new_manif
         )
     if same:
         words.append(f"{', '.join(same)}: untouched, the same bytes")
-    files = sorted(name for name in old.package | new.package if old.package.get(name) != new.package.get(name))
     words.append(f"package: other bytes in {', '.join(files)}" if files else "package: the same bytes in every file")
     return words
 

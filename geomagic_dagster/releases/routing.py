@@ -373,8 +373,7 @@ def _write_beside(path: Path, content: bytes) -> Path:
 
 def _edited(base: RoutingTable, edit: Callable[[dict[str, Any]], None], number: int, by: str, why: str) -> RoutingTable:
     document: dict[str, Any] = copy.deepcopy(dict(base.document))
-    for name, empty in (("live", list(base.live)), ("flights", []), ("pins", {}), ("flags", {}), ("probation", None)):
-        document.setdefault(name, empty)
+    document = {"live": list(base.live), "flights": [], "pins": {}, "flags": {}, "probation": None} | document
     edit(document)
     document["schema"] = max(SCHEMA, base.schema)
     document |= {"revision": number, "written_at": now_text(), "written_by": by, "why": why}

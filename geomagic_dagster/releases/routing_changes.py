@@ -24,6 +24,7 @@ def make_live(release: str) -> Edit:
     def edit(document: dict[str, Any]) -> None:
         if release not in document["live"]:
             document["live"].append(release)
+            _trust(document, release)
 
     return edit
 
@@ -71,6 +72,7 @@ def set_default(release: str, smoke_upload: str | None = None) -> Edit:
                 do=f"Wait for it, or go back to {probation['previous']} first.",
             )
         document["default"] = release
+        _trust(document, release)
         document["flights"] = [each for each in _flights(document) if each["release"] != release]
         document["probation"] = None
         if not probation:
@@ -92,7 +94,7 @@ def end_probation(release: str) -> Edit:
 
 
 def roll_back(release: str | None = None) -> Edit:
-    """Back to the default that was there before the one on probation.
+    """Back to the default that was there before the one on probation, which is taken back.
 
     Args:
         release: the one that has to be on probation, for whoever decided by its smoke scan.
@@ -100,9 +102,26 @@ def roll_back(release: str | None = None) -> Edit:
 
     def edit(document: dict[str, Any]) -> None:
         _must_be_on_probation(document, release)
-        document["default"] = document["probation"]["previous"]
-        document["flights"] = [each for each in _flights(document) if each["release"] != document["default"]]
-        document["probation"] = None
+        go_back_to(document["probation"]["previous"])(document)
+
+    return edit
+
+
+def go_back_to(release: str) -> Edit:
+    """Makes an earlier release the default again and takes back the one that is it now: what was routed to that one
+    and has not begun is routed anew, its flights end. Without probation: the release was the default before."""
+
+    def edit(document: dict[str, Any]) -> None:
+        _must_be_live(document, release)
+        worse = document["default"]
+        if release == worse:
+            raise RoutingRefused(
+                f"go back to {release}", expected="another release than now", received="the same", do="Nothing to do."
+            )
+        document["default"], document["probation"] = release, None
+        document["flights"] = [each for each in _flights(document) if each["release"] not in (worse, release)]
+        _trust(document, release)
+        _distrust(document, worse)
 
     return edit
 
@@ -115,6 +134,8 @@ def start_flight(release: str, per_cent: float, *, shadow: bool = False, flight_
 
     def edit(document: dict[str, Any]) -> None:
         _must_be_live(document, release)
+        if not shadow:
+            _trust(document, release)
         if per_cent <= 0:
             raise RoutingRefused(
                 f"flight of {release}",
@@ -140,12 +161,23 @@ def start_flight(release: str, per_cent: float, *, shadow: bool = False, flight_
     return edit
 
 
-def end_flight(flight: str) -> Edit:
-    """Ends one flight by its id, or all flights of a release."""
+def end_flight(flight: str, *, taken_back: bool = False) -> Edit:
+    """Ends one flight by its id, or all flights of a release.
+
+    Args:
+        taken_back: the release proved worse, so what was routed to it and has not begun is routed anew. Otherwise what
+            was routed to it stays with it.
+    """
 
     def edit(document: dict[str, Any]) -> None:
-        left = [each for each in _flights(document) if flight not in (each["id"], each["release"])]
-        if len(left) == len(_flights(document)):
+        ended = [each for each in _flights(document) if flight in (each["id"], each["release"])]
+        if taken_back:
+            worse = {each["release"] for each in ended}
+            ended = [each for each in _flights(document) if each["release"] in worse]
+            for release in worse:
+                _distrust(document, release)
+        left = [each for each in _flights(document) if each not in ended]
+        if not ended:
             there = ", ".join(f"{each['id']} of {each['release']}" for each in left) or "none at all"
             raise RoutingRefused(
                 f"end flight {flight}",
@@ -202,6 +234,14 @@ def set_flag(
             flag["scans"] = sorted(set(scans))
 
     return edit
+
+
+def _trust(document: dict[str, Any], release: str) -> None:
+    document["taken_back"] = [each for each in document.get("taken_back", []) if each != release]
+
+
+def _distrust(document: dict[str, Any], release: str) -> None:
+    document["taken_back"] = sorted({*document.get("taken_back", []), release})
 
 
 def _flights(document: dict[str, Any]) -> list[dict[str, Any]]:

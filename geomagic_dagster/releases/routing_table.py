@@ -94,6 +94,8 @@ class RoutingTable:
     pins: Mapping[str, str] = field(default_factory=dict)
     flags: Mapping[str, Flag] = field(default_factory=dict)
     probation: Probation | None = None
+    taken_back: tuple[str, ...] = ()
+    """Releases that proved worse: what was routed to them and has not begun is routed anew."""
     written_at: str = ""
     written_by: str = ""
     why: str = ""
@@ -101,19 +103,26 @@ class RoutingTable:
     document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The whole of it as it was read, also what this code does not know."""
 
-    def choose(self, scan: str) -> Route:
+    def is_taken_back(self, release: str) -> bool:
+        return release not in self.live or release in self.taken_back
+
+    def choose(self, scan: str, without: str = "") -> Route:
         """Where a scan goes: its pin, else the first flight that takes it, else the default.
 
         A flight takes its share of all scans, by a hash of the flight and the scan: the same scan always meets the
         same answer, and none leaves a flight because another one ended. Of two flights the second one sees only what
         the first one left. What is not live gets nothing, whatever the table says of it.
+
+        Args:
+            without: a release that cannot take the scan now; pins and flights to it do not count.
         """
         flight = None
         pin = self.pins.get(scan)
-        if pin in self.live:
+        if pin in self.live and pin != without:
             release = str(pin)
         else:
-            flight = next((each for each in self.flights if self._is_flown(each, False) and each.takes(scan)), None)
+            flown = (each for each in self.flights if self._is_flown(each, False) and each.release != without)
+            flight = next((each for each in flown if each.takes(scan)), None)
             release = flight.release if flight else self.default
         copies: dict[str, str] = {}
         for each in self.flights:
@@ -174,6 +183,7 @@ def read_document(document: Any, place: str = "routing table") -> RoutingTable:
         flags={
             name: _flag(_Fields(each, f"{place}, flag {name}")) for name, each in top.get("flags", dict, {}).items()
         },
+        taken_back=tuple(top.each("taken_back", top.get("taken_back", list, []), str)),
         probation=_probation(top.get("probation", dict, None), place),
         written_at=top.get("written_at", str, ""),
         written_by=top.get("written_by", str, ""),
@@ -201,12 +211,23 @@ def check(table: RoutingTable) -> None:
     for name in table.live:
         if not RELEASE.fullmatch(name):
             raise RoutingRefused("live", expected="latest or a line like 1.0", received=repr(name), do="Name the line.")
+    if table.default in table.taken_back:
+        raise RoutingRefused(
+            "default",
+            expected="a release that was not taken back",
+            received=f"{table.default}, which was",
+            do="Choose another one.",
+        )
     for flight in table.flights:
         place = f"flight {flight.id or '(without an id)'} of {flight.release}"
         if not flight.id or [each.id for each in table.flights].count(flight.id) > 1:
             raise RoutingRefused(place, expected="an id of its own", received=repr(flight.id), do="Give it another.")
         _check_live(table, place, flight.release)
         _check_per_cent(place, flight.per_cent)
+        if flight.release in table.taken_back and not flight.shadow:
+            raise RoutingRefused(
+                place, expected="a release that was not taken back", received="one that was", do="End the flight."
+            )
         if flight.release == table.default:
             raise RoutingRefused(
                 place,

@@ -54,6 +54,7 @@ def pip(*arguments: str, env: Mapping[str, str] | None = None) -> None:
         text=True,
         errors="replace",
         env=dict(os.environ if env is None else env),
+        umask=0o022,  # rights of files are written into wheels
         check=False,
     )
     if done.returncode != 0:

@@ -9,7 +9,7 @@ from dagster import DagsterInstance, DagsterRunStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, TAKEN_BACK_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
 from geomagic_dagster.jobs.attempts import (
     LONGEST_WAIT_S,
     MOST_ATTEMPTS,
@@ -124,3 +124,12 @@ def test_one_whose_package_is_there_leaves_the_inbox(instance):
 @given(st.integers(1, 100))
 def test_waits_grow_up_to_a_bound(attempt):
     assert 10 <= wait_s(attempt) <= wait_s(attempt + 1) <= LONGEST_WAIT_S
+
+
+def test_a_run_that_ended_before_it_began_is_no_attempt_and_hides_none(instance):
+    """Its upload belonged to another release by then."""
+    a_run(instance, DagsterRunStatus.FAILURE, 3, **{TAKEN_BACK_TAG: "true"})
+    assert standing(instance, "room.zip", KEY, time.time()).attempt == 1
+    a_run(instance, DagsterRunStatus.STARTED)
+    a_run(instance, DagsterRunStatus.FAILURE, 3, **{TAKEN_BACK_TAG: "true"})
+    assert standing(instance, "room.zip", KEY, time.time()).what == "busy"

@@ -12,6 +12,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from geomagic_dagster.launching.intake import Intake
+from geomagic_dagster.resources.places import Places
 
 
 def die_at(point: str) -> None:
@@ -20,9 +21,10 @@ def die_at(point: str) -> None:
 
 
 if __name__ == "__main__":
+    inbox = Path(sys.argv[2])
     workspace = str(Path(os.environ["DAGSTER_HOME"]) / "workspace.yaml")
     with (
         DagsterInstance.get() as instance,
         WorkspaceProcessContext(instance, WorkspaceFileTarget([workspace])) as context,
     ):
-        Intake(context, Path(sys.argv[2]), "latest", die_at).take_in_path(Path(sys.argv[1]))
+        Intake(context, inbox, Places.in_home(inbox.parent).routing(), die_at).take_in_path(Path(sys.argv[1]))

@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
-CRASH_POINTS = ("claimed", "placed", "made", "submitted")
+CRASH_POINTS = ("claimed", "placed", "assigned", "made", "submitted")
 
 
 def free_port() -> int:

@@ -83,7 +83,7 @@ class ReleaseAdmin(ReadOnly):
     search_fields = ("version", "commit", "cut_by", "changes__title", "changes__commit")
     actions = [_menu_entry(name) for name in ACTIONS if ACTIONS[name].target == "release"]
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest) -> Any:
         return {name: each for name, each in super().get_actions(request).items() if roles.allows(request.user, name)}
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
@@ -232,13 +232,13 @@ class PeopleAdmin(UserAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        self._record(request, "add_user", obj, message)
-        return super().log_addition(request, obj, message)
+    def log_addition(self, request: HttpRequest, object: Any, message: Any) -> Any:
+        self._record(request, "add_user", object, message)
+        return super().log_addition(request, object, message)
 
-    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        self._record(request, "change_user", obj, message)
-        return super().log_change(request, obj, message)
+    def log_change(self, request: HttpRequest, object: Any, message: Any) -> Any:
+        self._record(request, "change_user", object, message)
+        return super().log_change(request, object, message)
 
     def _record(self, request: HttpRequest, action: str, user: User, message: Any) -> None:
         after = {

@@ -18,6 +18,11 @@ from geomagic_dagster.releases.lifecycle import KEPT, SIDES, Standing, State, Tr
 class Release(models.Model):
     """One cut version. What is said of it in releases/<line>/release.toml was copied when it was found there."""
 
+    approvals: models.Manager[Approval]
+    changes: models.Manager[Change]
+    incidents: models.Manager[Incident]
+    staging_tests: models.Manager[StagingTest]
+
     line = models.CharField(max_length=20, db_index=True)
     version = models.CharField(max_length=20, unique=True)
     commit = models.CharField(max_length=64)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,12 @@ OURS = ("GEOMAGIC_", "DAGSTER_", "DJANGO_")
 
 
 def staging_home() -> Path:
-    return settings.HOME / "staging"
+    """Staging's home, made where there is none. It has the environments of the real one."""
+    home = settings.HOME / "staging"
+    home.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        (home / environments.RELEASES).symlink_to(settings.HOME / environments.RELEASES)
+    return home
 
 
 def interpreter(release: Release) -> Path:
@@ -73,7 +79,6 @@ def start_test(actor: Actor, version: str) -> StagingTest:
     """Begins a test, and leaves it to another process: it takes minutes. Raises: REFUSALS."""
     test = begin_test(actor, version)
     home = staging_home()
-    home.mkdir(parents=True, exist_ok=True)
     with open(home / f"test-{test.pk}.log", "wb") as log:
         subprocess.Popen(
             (sys.executable, "-m", "geomagic_dagster.cli", "console", "run-staging-test", str(test.pk)),
@@ -146,9 +151,10 @@ def _run_scan(release: Release, name: str, seed: int) -> dict[str, Any]:
             _geomagic(Path(sys.executable), *make_up, cwd=settings.REPOSITORY)
             beside.rename(made)
         shutil.copytree(made, scan, copy_function=os.link)
+    package = home / "packages" / scan.name
+    shutil.rmtree(package, ignore_errors=True)  # of an earlier test
     began_s = time.monotonic()
     done = _geomagic(interpreter(release), "run", str(scan), cwd=home)
-    package = home / "packages" / scan.name
     missing = [file for file in PACKAGE_FILES if not (package / file).is_file()]
     words = "a package" if not missing else f"no {', '.join(missing)} in {package}"
     if done.returncode:
@@ -179,7 +185,6 @@ def numbers_of(manifest: Mapping[str, Any]) -> dict[str, float]:
 def _geomagic(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`geomagic ...` of another environment, in staging's home and with nothing of ours around it."""
     home = staging_home()
-    home.mkdir(parents=True, exist_ok=True)
     ours = environments.own_environment(os.environ).items()
     environment = {name: value for name, value in ours if not name.startswith(OURS)}
     environment |= {"GEOMAGIC_HOME": str(home), "COLUMNS": "200"}

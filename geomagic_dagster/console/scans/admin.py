@@ -122,7 +122,7 @@ class TokenAdmin(ReadOnly):
                 record(Actor.of(request), "make_token", f"token {token}", after=after)
             context |= {"token": token, "secret": secret, "webhook_secret": tokens.webhook_secret(token)}
         answer = TemplateResponse(request, "scans/new_token.html", context)
-        answer.headers["Cache-Control"] = "no-store"
+        answer["Cache-Control"] = "no-store"
         return answer
 
     @admin.display(boolean=True, description="valid")
@@ -162,5 +162,5 @@ class DeliveryAdmin(ReadOnly):
                 record(Actor.of(request), "send_again", f"scan {delivery.scan.pk}", after={"event": delivery.event})
         messages.success(request, "They are sent within some seconds.")
 
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest) -> Any:
         return super().get_actions(request) if roles.allows(request.user, "manage_tokens") else {}

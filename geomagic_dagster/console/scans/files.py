@@ -26,9 +26,9 @@ def file_answer(path: Path, *, may_show: bool = False) -> FileResponse:
         filename=path.name,
         content_type=TYPES.get(suffix, UNKNOWN),
     )
-    answer.headers["Content-Security-Policy"] = f"{FILE_POLICY}; frame-ancestors 'none'"
-    answer.headers["X-Content-Type-Options"] = "nosniff"
-    answer.headers["Cross-Origin-Resource-Policy"] = "same-origin"
-    answer.headers["Referrer-Policy"] = "no-referrer"
-    answer.headers["Cache-Control"] = "private, no-cache"
+    answer["Content-Security-Policy"] = f"{FILE_POLICY}; frame-ancestors 'none'"
+    answer["X-Content-Type-Options"] = "nosniff"
+    answer["Cross-Origin-Resource-Policy"] = "same-origin"
+    answer["Referrer-Policy"] = "no-referrer"
+    answer["Cache-Control"] = "private, no-cache"
     return answer

@@ -32,6 +32,8 @@ class Token(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
 
+    owner_id: int
+
     class Meta:
         ordering = ["-created_at"]
 
@@ -88,6 +90,11 @@ class Scan(models.Model):
     version = models.CharField(max_length=40, blank=True)
     flight = models.CharField(max_length=40, blank=True)
     package = models.CharField(max_length=255, blank=True, help_text="Its folder in packages.")
+
+    owner_id: int | None
+    token_id: int | None
+    runs: models.Manager[Run]
+    deliveries: models.Manager[Delivery]
 
     class Meta:
         ordering = ["-created_at"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.decorators import login_not_required  # pyright: ignore[reportAttributeAccessIssue]
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
@@ -96,17 +96,17 @@ def _room(request: HttpRequest, scan: Scan) -> HttpResponse:
     if folder is None:
         raise Http404
     answer = HttpResponse(room_page(package_files(folder), scan.name))
-    answer.headers["Content-Security-Policy"] = f"{POLICY}; frame-ancestors 'none'"
-    answer.headers["Referrer-Policy"] = "no-referrer"
-    answer.headers["Cache-Control"] = "private, no-cache"
+    answer["Content-Security-Policy"] = f"{POLICY}; frame-ancestors 'none'"
+    answer["Referrer-Policy"] = "no-referrer"
+    answer["Cache-Control"] = "private, no-cache"
     return answer
 
 
 def _private(answer: HttpResponse) -> HttpResponse:
-    answer.headers["Content-Security-Policy"] = STATUS_POLICY
-    answer.headers["Referrer-Policy"] = "no-referrer"
-    answer.headers["Cache-Control"] = "private, no-store"
-    answer.headers["X-Robots-Tag"] = "noindex"
+    answer["Content-Security-Policy"] = STATUS_POLICY
+    answer["Referrer-Policy"] = "no-referrer"
+    answer["Cache-Control"] = "private, no-store"
+    answer["X-Robots-Tag"] = "noindex"
     return answer
 
 

@@ -41,7 +41,7 @@ def answer(request: HttpRequest, refused: intake.Refused) -> JsonResponse:
     headers = getattr(refused, "headers", {})
     said = JsonResponse({"error": str(refused)}, status=refused.status, headers=headers)
     if request.method in ("PATCH", "POST"):
-        said.headers["Connection"] = "close"
+        said["Connection"] = "close"
     return said
 
 

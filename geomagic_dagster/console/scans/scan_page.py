@@ -127,7 +127,7 @@ def page(request: HttpRequest, scan: Scan) -> HttpResponse:
         "status_page": said["status_page"],
     }
     answer = _answer(request, "scans/scan.html", context)
-    answer.headers["Content-Security-Policy"] = POLICY
+    answer["Content-Security-Policy"] = POLICY
     return answer
 
 

@@ -80,7 +80,7 @@ def revoke(token: Token) -> None:
 
 def webhook_secret(token: Token) -> str:
     """What webhooks about this token's scans are signed with: derived, so that it is stored nowhere."""
-    key = salted_hmac("geomagic.webhook", str(token.pk), algorithm="sha256").digest()
+    key = salted_hmac("geomagic.webhook", str(token.pk), algorithm="sha256").digest()  # pyright: ignore[reportCallIssue]
     return "whsec_" + base64.b64encode(key).decode()
 
 

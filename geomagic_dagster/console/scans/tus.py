@@ -37,10 +37,10 @@ def check_version(request: HttpRequest) -> None:
 
 def speak(answer: HttpResponse, scan: Scan | None = None) -> HttpResponse:
     """Adds what every answer of the protocol has."""
-    answer.headers["Tus-Resumable"] = VERSION
-    answer.headers["Cache-Control"] = "no-store"
+    answer["Tus-Resumable"] = VERSION
+    answer["Cache-Control"] = "no-store"
     if scan is not None and scan.state == State.RECEIVING and scan.expires_at is not None:
-        answer.headers["Upload-Expires"] = format_datetime(_gmt(scan.expires_at), usegmt=True)
+        answer["Upload-Expires"] = format_datetime(_gmt(scan.expires_at), usegmt=True)
     return answer
 
 

@@ -159,6 +159,7 @@ def test_only_addresses_of_the_internet_are_public(ip):
 @given(st.text(max_size=60))
 def test_any_text_as_an_url_is_taken_or_refused_in_words(text):
     try:
-        assert addresses.check("https://" + text).scheme == "https"
+        words = addresses.check("https://" + text).scheme
     except Refused as refused:
-        assert str(refused).startswith("webhook: expected an https URL")
+        words = str(refused)
+    assert words == "https" or words.startswith("webhook: expected an https URL")
