@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from geomagic_dagster.cli.common import plain_errors
+
 app = typer.Typer()
 
 
@@ -70,7 +72,9 @@ def compile_stages(
         print(to_json(manifest), end="")
         return
     if output is not None and not check:
-        output.write_text(to_json(manifest))
+        with plain_errors():
+            output.absolute().parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(to_json(manifest), encoding="utf-8")
     stages = ", ".join(f"{each['name']} {each['version']}" for each in manifest["stages"])
     flags = ", ".join(manifest["flags"]) or "none"
     print(f"{manifest['sha256'][:12]}: {stages}; flags: {flags}")

@@ -21,6 +21,7 @@ def ui(
     rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
     intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
     metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
+    console_port: Annotated[int, typer.Option(help="Port of the console: releases, scans, approvals.")] = 3003,
     workspace: Annotated[
         Path | None, typer.Option(help="The list of code locations; default: workspace.yaml of the checkout.")
     ] = None,
@@ -48,7 +49,7 @@ def ui(
     os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
     with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
         print(
-            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
+            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   console: http://{host}:{console_port}   "
             f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME",
             file=sys.stderr,
         )
@@ -56,7 +57,7 @@ def ui(
         workspace or REPOSITORY / "workspace.yaml",
         dagster_home,
         host,
-        Ports(port, rooms_port, intake_port, metrics_port),
+        Ports(port, rooms_port, intake_port, metrics_port, console_port),
         home=home_from(os.environ),
         routing=places_from(os.environ).routing(),
         has_gate=gate is not None,

@@ -41,6 +41,7 @@ __all__ = [
     "known_flags",
     "minutes",
     "progress",
+    "refuse_unknown_flags",
     "report_progress_to",
     "seconds",
     "stage",
@@ -352,6 +353,17 @@ def flags_on(*names: str, stage: Stage | None = None) -> Iterator[None]:
 def known_flags() -> frozenset[str]:
     """Every flag that any stage declares which this process has imported."""
     return frozenset(_known_flags)
+
+
+def refuse_unknown_flags(names: Iterable[str]) -> None:
+    """For flags that a person named. Raises: ScanRejected where no stage declares one of them."""
+    if unknown := sorted(set(names) - _known_flags):
+        raise ScanRejected(
+            "feature flags",
+            expected=f"those that a stage declares ({', '.join(sorted(_known_flags)) or 'none does'})",
+            received=", ".join(unknown),
+            do='A stage declares one by @stage(..., flags=("name",)).',
+        )
 
 
 def progress(items: Iterable[T], what: str = "frames") -> Iterator[T]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
 
-from geomagic_dagster.cv.stage import SOURCE, ScanRejected, known_flags, report_progress_to
+from geomagic_dagster.cv.stage import SOURCE, ScanRejected, refuse_unknown_flags, report_progress_to
 from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, SCAN_TAG
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
@@ -65,13 +65,7 @@ def process_here(
 
     Raises: ScanRejected for a feature flag that no stage declares.
     """
-    if unknown := sorted(set(flags) - known_flags()):
-        raise ScanRejected(
-            "feature flags",
-            expected=f"those that a stage declares ({', '.join(sorted(known_flags())) or 'none does'})",
-            received=", ".join(unknown),
-            do='A stage declares one by @stage(..., flags=("name",)).',
-        )
+    refuse_unknown_flags(flags)
     job = defs.resolve_job_def(JOB)
     run_config: dict[str, Any] = {
         "ops": {SOURCE: {"config": {"upload": str(upload)}}},

@@ -11,6 +11,7 @@ it ends, so does everything below it.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import selectors
 import signal
@@ -49,6 +50,7 @@ class Ports:
     rooms: int
     intake: int
     metrics: int
+    console: int = 3003
     read_only: int = 3004
     """The second webserver, for those who may only look; only behind the gate."""
 
@@ -91,6 +93,8 @@ def members(
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
         Member("watcher", (*geomagic, "watch")),
     ]
+    if importlib.util.find_spec("django"):  # the extra `console`; releases and small machines go without
+        table.append(Member("console", (*geomagic, "console", "--host", host, "--port", str(ports.console))))
     return tuple(table)
 
 

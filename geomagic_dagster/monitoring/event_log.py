@@ -30,14 +30,15 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy
 from dagster import DagsterInstance, DagsterRun, RunRecord, RunsFilter
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as EVENT_LOGS
+from pydantic_core import from_json
 
 from geomagic_dagster.monitoring.fold import (
     FAILURES,
@@ -57,6 +58,8 @@ RETRY_NUMBER_TAG = "dagster/retry_number"
 OVERLAP = 50
 RUNS_A_PAGE = 500
 RUNS_A_QUERY = 50
+EPOCH = datetime(1970, 1, 1)
+NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -163,8 +166,7 @@ _OF_FILE = f"""SELECT id, dagster_event_type, step_key, timestamp,
     CASE WHEN dagster_event_type IN ({", ".join(f"'{kind}'" for kind in TIMES_ONLY)}) THEN NULL ELSE event END
     FROM event_logs
     WHERE id > ? AND dagster_event_type IN ({", ".join(f"'{kind}'" for kind in READ)})
-        AND (dagster_event_type != '{NOTE}' OR step_key IS NOT NULL)
-    ORDER BY id"""
+        AND (dagster_event_type != '{NOTE}' OR step_key IS NOT NULL)"""
 
 
 def _rows_of_file(path: str, read_to: int, is_past: bool) -> list[Any]:
@@ -174,9 +176,10 @@ def _rows_of_file(path: str, read_to: int, is_past: bool) -> list[Any]:
     # Open for writing, and never written: who only reads leaves the two files of the write-ahead log behind. A file
     # that nobody writes to any more, and that has no such log, is read without locks, in half the time.
     mode = "immutable=1" if is_past and not os.path.exists(f"{path}-wal") else "mode=rw"
-    with closing(sqlite3.connect(f"{Path(path).as_uri()}?{mode}", uri=True, timeout=20)) as connection:
+    with closing(sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=20)) as connection:
         try:
-            return connection.execute(_OF_FILE, (read_to,)).fetchall()
+            # Sorted here: SQLite would copy all of the events once more to sort them by their ids.
+            return sorted(connection.execute(_OF_FILE, (read_to,)).fetchall())
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # Dagster makes the file first and its tables then
                 return []
@@ -187,15 +190,16 @@ def _event(row: Any) -> Event:
     """An event of (id, kind, step, time in UTC, JSON or None)."""
     number, kind, step, at, content = row
     at = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return Event(number, kind, step or "", at.replace(tzinfo=UTC).timestamp(), _data(content))
+    return Event(number, kind, step or "", (at - EPOCH).total_seconds(), NOTHING if content is None else _data(content))
 
 
-def _data(content: str | None) -> dict[str, Any]:
+def _data(content: str) -> Mapping[str, Any]:
     """The few things that are read of an event; empty where it is not what it should be."""
-    if content is None:
-        return {}
     try:
-        said = json.loads(content)["dagster_event"]
+        try:
+            said = from_json(content)["dagster_event"]  # in half the time of json.loads,
+        except ValueError:  # which also reads half a character, as broken names of files have
+            said = json.loads(content)["dagster_event"]
         own = said["event_specific_data"] or {}
         data: dict[str, Any] = {"message": said["message"]}
         if said["event_type_value"] == NOTE:
@@ -208,7 +212,7 @@ def _data(content: str | None) -> dict[str, Any]:
         elif own.get("failure_reason"):
             data["failure_reason"] = own["failure_reason"]["__enum__"]
     except (ValueError, KeyError, TypeError, AttributeError):  # fold.py counts it where it needs what is missing
-        return {}
+        return NOTHING
     return data
 
 

@@ -91,7 +91,7 @@ class LiveRun:
 def begin(run: LiveRun, is_retry: bool, counts: Counts) -> None:
     """Counts what is to be counted of a run when it is first seen."""
     if is_retry:
-        counts.apply([Change("geomagic_run_retries_total", (run.release, run.job))])
+        counts.apply([("geomagic_run_retries_total", (run.release, run.job), 1.0)])
 
 
 def fold(run: LiveRun, events: list[Event], counts: Counts, now_s: float) -> None:
@@ -103,7 +103,7 @@ def fold(run: LiveRun, events: list[Event], counts: Counts, now_s: float) -> Non
         try:
             changes = list(_changes(run, event, now_s))
         except (TypeError, ValueError, KeyError, AttributeError):  # Dagster wrote it in another way than we know
-            changes = [Change("geomagic_exporter_unreadable_events_total", ())]
+            changes = [("geomagic_exporter_unreadable_events_total", (), 1.0)]
         counts.apply(changes)
         seen.add(event.id)
     times_s = {event.id: event.time_s for event in events}
@@ -130,21 +130,21 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
         run.steps_started_s[event.step] = event.time_s
         if not run.has_step:
             run.has_step = True
-            yield Change("geomagic_run_first_step_wait_seconds", where, max(0.0, event.time_s - run.created_s))
+            yield ("geomagic_run_first_step_wait_seconds", where, max(0.0, event.time_s - run.created_s))
     elif event.kind == "STEP_SUCCESS":
         yield from _attempt(run, event, (*step, "success"))
-        yield Change("geomagic_steps_total", (*step, "success", "", ""))
+        yield ("geomagic_steps_total", (*step, "success", "", ""), 1.0)
     elif event.kind in FAILURES:
         why = why_of(event.data, run.why.pop(event.step, None))
         if event.kind == "STEP_FAILURE":
             run.failure = list(why)
             yield from _attempt(run, event, (*step, "failure"))
-            yield Change("geomagic_steps_total", (*step, "failure", *why))
+            yield ("geomagic_steps_total", (*step, "failure", *why), 1.0)
         else:
             yield from _attempt(run, event, (*step, "retry"))
-            yield Change("geomagic_step_retries_total", (*step, *why))
+            yield ("geomagic_step_retries_total", (*step, *why), 1.0)
         if why[1] == "timeout":
-            yield Change("geomagic_step_timeouts_total", step)
+            yield ("geomagic_step_timeouts_total", step, 1.0)
             yield from _headroom("stage", (release, stage), 1.0, 1.0)
     elif event.kind == ("ASSET_MATERIALIZATION" if _is_asset(event.step) else "STEP_OUTPUT"):
         yield from _result((release, stage), event.data["metadata"])
@@ -153,7 +153,7 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
         if "failure" in said:
             run.why[event.step] = [str(said.get("failure_kind", UNKNOWN)), str(said["failure"])]
         if "progress" in said:
-            yield Change("geomagic_stage_progress_ratio", (release, stage), said["progress"])
+            yield ("geomagic_stage_progress_ratio", (release, stage), said["progress"])
     elif event.kind == "PIPELINE_CANCELING":
         run.has_expired = run.has_expired or bool(RUN_EXPIRED.search(event.data.get("message") or ""))
     elif event.kind in ENDS and run.ended_s is None:
@@ -164,24 +164,24 @@ def _changes(run: LiveRun, event: Event, now_s: float) -> Iterator[Change]:
 def _attempt(run: LiveRun, event: Event, labels: tuple[str, ...]) -> Iterator[Change]:
     began_s = run.steps_started_s.pop(event.step, None)
     if began_s is not None:
-        yield Change("geomagic_step_duration_seconds", labels, max(0.0, event.time_s - began_s))
+        yield ("geomagic_step_duration_seconds", labels, max(0.0, event.time_s - began_s))
 
 
 def _result(stage: tuple[str, str], metadata: Mapping[str, Any]) -> Iterator[Change]:
     seconds, deadline_s = metadata.get("seconds"), metadata.get("deadline_s")
     if metadata.get("reused") is True:
-        yield Change("geomagic_stage_reused_total", stage)
+        yield ("geomagic_stage_reused_total", stage, 1.0)
     if seconds is not None:
-        yield Change("geomagic_stage_duration_seconds", stage, seconds)
+        yield ("geomagic_stage_duration_seconds", stage, seconds)
         if deadline_s:
             yield from _headroom("stage", stage, seconds, deadline_s)
     if "peak_memory_mb" in metadata:
-        yield Change("geomagic_stage_peak_memory_bytes", stage, metadata["peak_memory_mb"] * 2**20)
+        yield ("geomagic_stage_peak_memory_bytes", stage, metadata["peak_memory_mb"] * 2**20)
     if "out_of_range" in metadata:
-        yield Change("geomagic_stage_out_of_range_total", stage)
+        yield ("geomagic_stage_out_of_range_total", stage, 1.0)
     for name, value in metadata.items():
         if isinstance(value, float) and name not in COSTS:
-            yield Change("geomagic_stage_number_values", (*stage, name), value)
+            yield ("geomagic_stage_number_values", (*stage, name), value)
 
 
 def _end_of_run(run: LiveRun, where: tuple[str, str], event: Event) -> Iterator[Change]:
@@ -189,14 +189,14 @@ def _end_of_run(run: LiveRun, where: tuple[str, str], event: Event) -> Iterator[
     run.has_expired = run.has_expired or bool(RUN_EXPIRED.search(event.data.get("message") or ""))
     if run.has_expired:
         outcome, why = "failure", ("passing", "timeout")
-        yield Change("geomagic_run_timeouts_total", where)
+        yield ("geomagic_run_timeouts_total", where, 1.0)
     elif outcome == "failure":
         reason = event.data.get("failure_reason", UNKNOWN).rpartition(".")[2].lower()
         why = (run.failure[0], run.failure[1]) if run.failure else (UNKNOWN, reason)
-    yield Change("geomagic_runs_total", (*where, outcome, *why))
+    yield ("geomagic_runs_total", (*where, outcome, *why), 1.0)
     if run.started_s is not None:
         seconds = max(0.0, event.time_s - run.started_s)
-        yield Change("geomagic_run_duration_seconds", (*where, outcome), seconds)
+        yield ("geomagic_run_duration_seconds", (*where, outcome), seconds)
         if run.deadline_s:
             yield from _headroom("scan", where, seconds, run.deadline_s)
     run.steps_started_s.clear()
@@ -204,7 +204,7 @@ def _end_of_run(run: LiveRun, where: tuple[str, str], event: Event) -> Iterator[
 
 def _headroom(of: str, labels: tuple[str, str], seconds: float, deadline_s: float) -> Iterator[Change]:
     ratio = max(0.0, 1.0 - seconds / deadline_s)
-    yield Change(f"geomagic_{of}_deadline_headroom_ratio", labels, ratio)
+    yield (f"geomagic_{of}_deadline_headroom_ratio", labels, ratio)
 
 
 def _is_asset(step: str) -> bool:

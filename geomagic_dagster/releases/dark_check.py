@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.guardrails.deadlines import SCAN
-from geomagic_dagster.releases.installed import LATEST
+from geomagic_dagster.releases.installed import LATEST, installed_release
 
 PACKAGE = "package"
 """The stage whose files people receive."""
+KEPT = ("GEOMAGIC_DEVICE",)
+"""Variables of ours that both sides are told; places of this installation are none of theirs."""
 OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would show one environment the code of another."""
 SHOWN = 4
@@ -69,13 +71,18 @@ class Interpreter:
     def _environment(self) -> dict[str, str]:
         is_this = self.python == Path(sys.executable)
         ours = ("GEOMAGIC_", "DAGSTER_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        kept = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(ours)}
         return kept if is_this else {name: value for name, value in kept.items() if name not in OWN}
 
 
 def interpreter(name: str, home: Path) -> Interpreter:
-    """The Python of latest, of a release by its line (1.0), or the one at a path."""
+    """The Python of latest, of a release by its line (1.0), or the one at a path. Raises: NoDigest."""
     if name == LATEST:
+        if (release := installed_release()) is not None:
+            raise NoDigest(
+                f"{LATEST}: expected this command in the environment of the checkout; got that of release "
+                f"{release.version}. Run it there, or name the path of the checkout's python."
+            )
         return Interpreter(name, Path(sys.executable))
     if os.sep in name:
         return Interpreter(name, Path(name).absolute())
@@ -106,7 +113,8 @@ class Comparison:
     def sentence(self) -> str:
         if self.rejected[0] != self.rejected[1]:
             old, new = (f"rejected ({why})" if why else "processed" for why in self.rejected)
-            return f"{self.scan}: old: {old}; new: {new}"
+            first = f"; {self.differing[0]} differs first" if self.differing else ""
+            return f"{self.scan}: old: {old}; new: {new}{first}"
         notes = "".join(f"; stage {stage} is only in the {where} code" for stage, where in self.only)
         if self.is_same:
             rejected = ", and rejected with the same sentence" if self.rejected[0] else ""

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from geomagic_dagster.cv.stage import SOURCE, ScanRejected, Stage
+from geomagic_dagster.cv.stage import SOURCE, ScanRejected, Stage, refuse_unknown_flags
 from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.reuse import Made, make_or_reuse
 from geomagic_dagster.resources.scan_source import read_upload
@@ -30,8 +30,10 @@ def digest_scan(
 
     Returns: {"schema", "made_by", "scan", "stages": [{"stage", "identity", "sha256", "files": {name: sha256}}],
     "rejected": why the scan can never be processed, or None}. The files of the stage `package` are what people receive.
+    Raises: ScanRejected for a flag that no stage declares; not for the scan.
     """
     stages, flags = list(stages), tuple(flags)
+    refuse_unknown_flags(flags)
     log = logging.getLogger("geomagic.digest")
     done: dict[str, Artefact] = {}
     rejected = None

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
+import sys
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from geomagic_dagster import scans
+from geomagic_dagster.cv.code import OURS, versions_of
 from geomagic_dagster.cv.stage import SOURCE
 from geomagic_dagster.cv.types import Scan
 from geomagic_dagster.guardrails.execution import Outcome, measured
@@ -27,20 +31,37 @@ VERSION = "1"
 @cache
 def scan_code_version() -> str:
     """A digest of the code that reads and checks scans; the made-up room is not part of it."""
-    folder = Path(scans.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder).as_posix()
-        if not name.startswith("made_up"):
-            digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, source in _sources():
+        digest.update(name.encode() + b"\0" + source + b"\0")
     return f"{VERSION}-{digest.hexdigest()[:12]}"
 
 
+@cache
+def scan_libraries() -> dict[str, str]:
+    """Versions of the libraries that this code imports: another OpenCV may decode a video to other frames.
+
+    Lines that begin with `import` or `from` are looked for: parsing it all takes 0.1 s, and a customer waits.
+    """
+    imports = (re.findall(rb"^[ \t]*(?:import|from)[ \t]+(\w+)", source, re.MULTILINE) for _, source in _sources())
+    modules = {each.decode() for found in imports for each in found}
+    return versions_of(modules - sys.stdlib_module_names - {OURS})
+
+
+def _sources() -> Iterator[tuple[str, bytes]]:
+    folder = Path(scans.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        name = path.relative_to(folder).as_posix()
+        if not name.startswith("made_up"):
+            yield name, path.read_bytes()
+
+
 def scan_identity(name: str, upload_sha256: str) -> str:
-    """Names a scan by what was uploaded, what it is called, and the code that reads it."""
+    """Names a scan by what was uploaded, what it is called, and the code and libraries that read it."""
     record = {
         "stage": SOURCE,
         "code_version": scan_code_version(),
+        "libraries": scan_libraries(),
         "settings": {"name": name},
         "inputs": {"upload": upload_sha256},
     }
@@ -75,6 +96,7 @@ def read_upload(
         settings={"name": name},
         inputs={"upload": upload_sha256},
         numbers=numbers,
+        libraries=scan_libraries(),
         made_by=made_by(),
     )
     return Made(artefact, Outcome(scan, numbers, seconds, peak_memory_mb, ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -59,3 +60,14 @@ def test_told_to_end_at_any_moment_it_leaves_the_old_package_or_the_new_one(tmp_
     assert [name for name in os.listdir(tmp_path) if name.startswith(".")] == []
     publish(tmp_path, NEW)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == NEW
+
+
+def test_the_run_record_says_which_release_made_it_and_the_package_does_not(tmp_path, monkeypatch):
+    folder = publish(tmp_path, OLD)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    made_by = {"release": "1.0", "version": "1.0.1", "commit": "abc"}
+    monkeypatch.setattr("geomagic_dagster.jobs.publishing.made_by", lambda: made_by)
+    folder = publish(tmp_path, OLD)
+    record = json.loads((tmp_path / f"{folder.name}.run.json").read_text())
+    assert (record["release"], record["version"], record["commit"]) == ("latest", "1.0.1", "abc")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

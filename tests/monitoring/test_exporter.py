@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -386,3 +387,23 @@ def test_the_command_killed_again_and_again_while_runs_come_counts_each_once(tmp
     [count] = re.findall(r"^geomagic_runs_total{.*} (\S+)$", done.stdout, re.MULTILINE)
     assert float(count) == total
     assert json.loads(state.read_bytes())["schema"] == 1
+
+
+def test_an_event_is_read_whatever_is_in_its_texts_and_wherever_it_lies(tmp_path):
+    with dagster_in(tmp_path / "dagster") as instance:
+        run_id = add_run(instance)
+        [start, end] = instance.all_logs(run_id)
+        path = str(tmp_path / "what? 100%20 #1 é")  # Dagster itself cannot live there, but may one day
+        shutil.copyfile(instance.event_log_storage.path_for_shard(run_id), path)
+    for is_past in (False, True):
+        rows = event_log._rows_of_file(path, 0, is_past)
+        assert [row[1] for row in rows] == ["PIPELINE_START", "PIPELINE_SUCCESS"]
+        times_s = [event_log._event(row).time_s for row in rows]
+        assert times_s == pytest.approx([start.timestamp, end.timestamp], abs=1e-6)
+    half = json.dumps({"label": "file", "entry_data": {"text": "room \ud800.jpg", "value": float("nan")}})
+    said = event_log._data(
+        '{"dagster_event": {"event_type_value": "STEP_OUTPUT", "message": "", "event_specific_data": '
+        '{"metadata_entries": [{"label": "seconds", "entry_data": {"value": 1.5}}, %s]}}}' % half
+    )
+    assert said["metadata"]["seconds"] == 1.5
+    assert list(said["metadata"]) == ["seconds", "file"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomagic_dagster.monitoring.counts import MAX_SERIES, METRICS, OTHER, Change, Counts
+from geomagic_dagster.monitoring.counts import MAX_SERIES, METRICS, OTHER, Counts
 from geomagic_dagster.monitoring.fold import SETTLE_S, Event, LiveRun, fold, is_over
 from geomagic_dagster.monitoring.state import State
 
@@ -228,7 +228,7 @@ def test_late_commits_crashes_and_any_way_to_read_count_every_event_once(seed, c
 )
 def test_numbers_survive_the_disk_unchanged(changes):
     counts = Counts()
-    counts.apply(Change(name, (label,) * len(METRICS[name].labels), value) for name, label, value in changes)
+    counts.apply((name, (label,) * len(METRICS[name].labels), value) for name, label, value in changes)
     again = Counts.from_json(json.loads(json.dumps(counts.to_json())))
     assert again.values == counts.values
     for metric in METRICS.values():

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from geomagic_dagster.cli import app
 from geomagic_dagster.cli.common import write_made_up_scan
-from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.cv.stage import ScanRejected, find_stages
 from geomagic_dagster.releases.dark_check import Interpreter, NoDigest, compare, dark_check, interpreter
 from geomagic_dagster.releases.digest import digest_scan
+from geomagic_dagster.releases.installed import InstalledRelease
 from geomagic_dagster.releases.manifest import PACKAGE
 from tests.conftest import REPOSITORY
 from tests.toy_stages.scans import write_toy_scan
@@ -89,6 +90,34 @@ def test_names_of_interpreters(tmp_path):
     assert interpreter("latest", tmp_path).python == Path(sys.executable)
     assert interpreter("1.0", tmp_path).python == tmp_path / "releases/1.0/env/bin/python"
     assert interpreter("/x/bin/python", tmp_path).python == Path("/x/bin/python")
+
+
+def test_in_the_environment_of_a_release_there_is_no_latest(tmp_path, monkeypatch):
+    installed = InstalledRelease("1.0", "1.0.1", "abc", tmp_path, None)
+    monkeypatch.setattr("geomagic_dagster.releases.dark_check.installed_release", lambda: installed)
+    with pytest.raises(NoDigest, match=r"latest: expected this command in the environment of the checkout; .*1\.0\.1"):
+        interpreter("latest", tmp_path)
+
+
+def test_a_flag_that_no_stage_declares_is_refused(tmp_path):
+    with pytest.raises(
+        ScanRejected, match=r"feature flags: expected those that a stage declares \(.*dimmer.*got dimer"
+    ):
+        digest_scan(write_toy_scan(tmp_path / "toy"), TOYS, flags=["dimer"])
+
+
+def test_both_sides_are_told_the_device_and_nothing_of_this_installation(monkeypatch):
+    monkeypatch.setenv("GEOMAGIC_DEVICE", "cpu")
+    monkeypatch.setenv("GEOMAGIC_STORE", "/somewhere")
+    monkeypatch.setenv("PYTHONPATH", "/checkout")
+    here, there = (
+        Interpreter("latest", Path(sys.executable))._environment(),
+        Interpreter("1.0", Path("x"))._environment(),
+    )
+    for each in (here, there):
+        assert each["GEOMAGIC_DEVICE"] == "cpu"
+        assert "GEOMAGIC_STORE" not in each
+    assert (here.get("PYTHONPATH"), there.get("PYTHONPATH")) == ("/checkout", None)
 
 
 def test_an_interpreter_that_gives_no_digest_says_why(tmp_path):
