@@ -32,7 +32,7 @@ def test_the_gate_looks_where_the_installation_listens():
     text = (REPOSITORY / "deploy" / "gate" / "geomagic.conf").read_text()
     ports = dict(re.findall(r"upstream geomagic_(\w+) +\{ server 127.0.0.1:(\d+); \}", text))
     assert {name: int(port) for name, port in ports.items()} == {
-        "console": 3003,
+        "console": PORTS.console,
         "dagster": PORTS.web,
         "dagster_read_only": PORTS.read_only,
         "rooms": PORTS.rooms,
