@@ -40,7 +40,6 @@ families = {
     "route": route_app,
     "corpus": corpus_app,
     "release": release_app,
-    "route": route_app,
     "console": console_app,
 }
 for name, family in families.items():

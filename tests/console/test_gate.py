@@ -110,6 +110,26 @@ def test_what_needs_no_login(gate):
         assert (answer.status, answer.headers["Location"]) == (301, f"https://{NAME}:{gate.secure}/rooms/")
 
 
+@pytest.mark.browser
+@pytest.mark.parametrize("who", ["operator", "viewer"])
+def test_dagsters_pages_work_in_a_real_browser(gate, chromium, who):
+    failed, sockets = [], []
+    with closing(chromium.new_context(ignore_https_errors=True)) as context:
+        cookie = {"name": "sessionid", "value": gate.sessions[who], "domain": NAME, "path": "/", "secure": True}
+        context.add_cookies([cookie | {"httpOnly": True}])
+        page = context.new_page()
+        page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+        page.on("console", lambda line: failed.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        page.on("websocket", lambda socket: sockets.append(socket.url))
+        page.goto(f"https://{NAME}:{gate.secure}/dagster/runs")
+        page.get_by_text("No runs", exact=False).first.wait_for(timeout=60_000)
+        page.goto(f"https://{NAME}:{gate.secure}/rooms/")
+        page.get_by_text("my room").wait_for()
+    assert not failed
+    assert sockets and all(url.startswith("wss://") for url in sockets)
+
+
 # --- tricks ---------------------------------------------------------------------------------------
 
 PATHS = (
@@ -203,6 +223,7 @@ def test_queries_come_as_posted_json_or_not_at_all(gate):
             body = b"{}" if method in ("POST", "PUT") else None
             answer = gate.ask(f"/dagster/graphql?{query}", "operator", method, body, accept=accept)
             assert answer.status == 405, (method, accept)
+            assert gate.ask(f"/dagster/graphql?op=x&{query}", "operator", method, body).status == 405
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
                  "application/graphql", "text/plain; application/json"):  # fmt: skip
         body = json.dumps({"query": RELOAD}).encode()
