@@ -103,6 +103,7 @@ def test_what_needs_no_login(gate):
     login = gate.ask("/admin/login/")
     assert login.status == 200
     assert login.headers["strict-transport-security"] == "max-age=31536000"
+    assert gate.ask("/session", "operator").status == gate.ask("/gate/session", "operator").status == 404
     assert login.headers["x-frame-options"] == "DENY" and "nginx/" not in login.headers["server"]
     with closing(http.client.HTTPConnection(NAME, gate.plain, timeout=10)) as plain:
         plain.request("GET", "/rooms/", headers={"Host": NAME})
