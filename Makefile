@@ -11,7 +11,7 @@ BIN := .venv/bin
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
 export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
 
-.PHONY: help run ui test lint bench lock viewer setup setup-ui setup-dev setup-browser setup-prometheus clean
+.PHONY: help run ui test lint bench lock viewer setup setup-ui setup-dev setup-browser setup-prometheus setup-nginx clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -64,6 +64,11 @@ setup-prometheus: | .venv/bin/python  ## fetch Prometheus for the tests of the m
 	@PATH="$(BIN):$$PATH"; command -v prometheus promtool >/dev/null || { command -v apt-get dpkg >/dev/null && \
 		there=$$(mktemp -d) && cd "$$there" && { apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }; } && \
 		dpkg -x prometheus_*.deb . && cp usr/bin/prometheus usr/bin/promtool "$(CURDIR)/$(BIN)" && rm -r "$$there"; } || echo "no Prometheus here and no way to fetch it: its tests will skip"
+
+setup-nginx: | .venv/bin/python  ## fetch nginx for the tests of the gate where this machine can (Debian)
+	@PATH="$(BIN):$$PATH:/usr/sbin"; command -v nginx >/dev/null || { command -v apt-get dpkg >/dev/null && \
+		there=$$(mktemp -d) && cd "$$there" && { apt-get download -qq nginx 2>/dev/null || { apt-get update -qq && apt-get download -qq nginx; }; } && \
+		dpkg -x nginx_*.deb . && cp usr/sbin/nginx "$(CURDIR)/$(BIN)" && rm -r "$$there"; } || echo "no nginx here and no way to fetch it: its tests will skip"
 
 lock:  ## pin every dependency anew (pip-tools, in a throwaway environment)
 	@bash deploy/lock.sh

@@ -25,16 +25,27 @@ def ui(
     workspace: Annotated[
         Path | None, typer.Option(help="The list of code locations; default: workspace.yaml of the checkout.")
     ] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="Name of this installation behind nginx: https://NAME. See deploy/gate.")
+    ] = None,
 ) -> None:
     """The whole installation on this machine: webserver, daemon, warm processes, rooms, intake, metrics, console."""
     from dagster import DagsterInstance
 
     from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.jobs.local_run import REPOSITORY
-    from geomagic_dagster.launching.serve import Ports, serve
+    from geomagic_dagster.launching.serve import Ports, gated_environment, serve
 
+    if gate and host != "127.0.0.1":
+        print(
+            f"--host {host}: expected 127.0.0.1 behind the gate; got an address that passes it by. Leave --host out.",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2)
     dagster_home, inbox = homes()
     inbox.mkdir(parents=True, exist_ok=True)
+    if gate:
+        os.environ.update(gated_environment(gate, port))
     os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
     os.environ.setdefault("GEOMAGIC_DAGSTER_URL", f"http://{host}:{port}")
     if console_port and (lacking := console_lacks()):
@@ -54,6 +65,7 @@ def ui(
         Ports(port, rooms_port, intake_port, metrics_port, console_port or None),
         home=home_from(os.environ),
         routing=places_from(os.environ).routing(),
+        has_gate=gate is not None,
     )
 
 

@@ -6,8 +6,8 @@ the installation's places are (definitions.py says it), what anybody may do (rol
     GEOMAGIC_CONSOLE_HOSTS   names under which browsers reach it, comma separated (default: this machine only)
     GEOMAGIC_CONSOLE_HTTPS   "1" behind a proxy that speaks https: cookies and redirects are then https only
     GEOMAGIC_RECORDS         where cut releases are recorded (default: releases/ of the checkout)
-    GEOMAGIC_DAGSTER_URL     where browsers find Dagster's own pages (default: http://127.0.0.1:3000)
-    GEOMAGIC_DAGSTER_API     where the console itself finds them, without a login (default: the same)
+    GEOMAGIC_DAGSTER_URL     where the console itself finds Dagster's webserver (default: http://127.0.0.1:3000)
+    GEOMAGIC_DAGSTER_PAGES   where people find it, where that is elsewhere: https://NAME/dagster
     GEOMAGIC_WEBHOOKS_PRIVATE  "1": messages to senders may go into the installation's own network
     DATABASE_URL             another database than $GEOMAGIC_HOME/console.sqlite3, say postgres://...
 """
@@ -26,11 +26,12 @@ PLACES = places_from(os.environ)
 """Read it as `django.conf.settings.PLACES`: tests put another one there."""
 
 REPOSITORY = Path(__file__).parents[2]
-DAGSTER_URL = os.environ.get("GEOMAGIC_DAGSTER_URL") or "http://127.0.0.1:3000"
-DAGSTER_API_URL = os.environ.get("GEOMAGIC_DAGSTER_API", "")
 WEBHOOKS_MAY_BE_PRIVATE = os.environ.get("GEOMAGIC_WEBHOOKS_PRIVATE") == "1"
 RELEASES = Path(os.environ.get("GEOMAGIC_RECORDS") or REPOSITORY / "releases").absolute()
 """Where cut releases are recorded: a folder of the checkout."""
+
+DAGSTER_URL = os.environ.get("GEOMAGIC_DAGSTER_URL") or "http://127.0.0.1:3000"
+DAGSTER_PAGES = os.environ.get("GEOMAGIC_DAGSTER_PAGES", "")
 
 SECRET_KEY = secret_key(HOME / "console.secret")
 DATABASES = {

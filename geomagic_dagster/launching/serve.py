@@ -35,6 +35,8 @@ WELL_AFTER_S = 60.0
 """What lived for so long is started again at once."""
 STOP_S = 10.0
 READY_S = 120.0
+GATED_PATH = "/dagster"
+"""Where Dagster's pages are behind the gate."""
 LOOK_S = 2.0
 """How often it looks which releases there are, and which of them get uploads."""
 
@@ -49,6 +51,8 @@ class Ports:
     metrics: int
     console: int | None = None
     """None: without it."""
+    read_only: int = 3004
+    """The second webserver, for those who may only look; only behind the gate."""
 
 
 def members(
@@ -58,19 +62,31 @@ def members(
     host: str,
     ports: Ports,
     wanted: Callable[[str], bool] = lambda release: True,
+    has_gate: bool = False,
 ) -> tuple[Member, ...]:
     """The table. A new process of the installation is one more entry.
 
     Args:
         wanted: whether a release gets uploads, so that it is kept warm.
+        has_gate: whether nginx stands before it (deploy/gate): Dagster's pages then are below /dagster.
     """
     workspace = str(dagster_home / "workspace.yaml")
     table = location_members(locations, sockets, wanted)
     python = sys.executable
     geomagic = (python, "-m", "geomagic_dagster.cli")
-    web = (python, "-m", "dagster_webserver", "-w", workspace, "-h", host, "-p", str(ports.web))
+    web = (python, "-m", "dagster_webserver", "-w", workspace, "-h", host)
+    if has_gate:
+        web += ("-l", GATED_PATH)
+        table.append(
+            Member(
+                "webserver, read only",
+                (*web, "-p", str(ports.read_only), "--read-only"),
+                knows=workspace_of(locations, sockets),
+            )
+        )
     table += [
-        Member("webserver", web, knows=workspace_of(locations, sockets)),  # the daemon looks every minute by itself
+        # The daemon looks every minute by itself.
+        Member("webserver", (*web, "-p", str(ports.web)), knows=workspace_of(locations, sockets)),
         Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
@@ -80,6 +96,17 @@ def members(
     if ports.console is not None:
         table.append(Member("console", (*geomagic, "console", "--host", host, "--port", str(ports.console))))
     return tuple(table)
+
+
+def gated_environment(name: str, web_port: int) -> dict[str, str]:
+    """What console and runs must know where nginx stands before them under this name (deploy/gate)."""
+    return {
+        "GEOMAGIC_ROOMS_URL": f"https://{name}/rooms",
+        "GEOMAGIC_CONSOLE_HOSTS": f"{name},127.0.0.1,localhost",
+        "GEOMAGIC_CONSOLE_HTTPS": "1",
+        "GEOMAGIC_DAGSTER_URL": f"http://127.0.0.1:{web_port}{GATED_PATH}",
+        "GEOMAGIC_DAGSTER_PAGES": f"https://{name}{GATED_PATH}",
+    }
 
 
 # --- the supervisor -------------------------------------------------------------------------------
@@ -115,6 +142,7 @@ def serve(
     ports: Ports,
     home: Path | None = None,
     routing: RoutingStore | None = None,
+    has_gate: bool = False,
 ) -> None:
     """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP).
 
@@ -123,6 +151,7 @@ def serve(
     Args:
         home: where releases are installed; default: beside Dagster's folder.
         routing: says which releases are to be kept warm; without it, none is before its first run.
+        has_gate: whether nginx stands before it (deploy/gate).
     """
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:  # short: sockets have short names
         sockets = Path(folder)
@@ -146,7 +175,7 @@ def serve(
             for line in found[1]:
                 print(line, file=sys.stderr, flush=True)
             write_workspace(found[0], dagster_home, sockets)
-            return members(found[0], dagster_home, sockets, host, ports, wanted)
+            return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate)
 
         Supervisor(look() or (), look).run()
 

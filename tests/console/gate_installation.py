@@ -18,7 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,7 +99,9 @@ class Metrics(ThreadingHTTPServer):
 
             def do_GET(self) -> None:
                 owner.requests.append(self.requestline)
-                body = json.dumps({"metrics": True, "headers": [(k.lower(), v) for k, v in self.headers.items()]}).encode()
+                body = json.dumps(
+                    {"metrics": True, "headers": [(k.lower(), v) for k, v in self.headers.items()]}
+                ).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Set-Cookie", "sessionid=planted")
@@ -156,16 +159,20 @@ class Gate:
 
     def raw(self, content: bytes, wait_s: float = 3.0) -> bytes:
         """All that comes back for these bytes until the other side closes, or falls silent."""
-        with socket.create_connection((NAME, self.secure), timeout=wait_s) as plain:
-            with self.trust.wrap_socket(plain, server_hostname=NAME) as connection:
-                got = b""
-                try:
-                    connection.sendall(content)
-                    while piece := connection.recv(65536):
-                        got += piece
-                except (TimeoutError, OSError):  # silent, or gone before it had read everything
-                    pass
-                return got
+        got = b""
+        with self.connection(wait_s) as connection, suppress(OSError):  # silent, or gone before it had read everything
+            connection.sendall(content)
+            while piece := connection.recv(65536):
+                got += piece
+        return got
+
+    @contextmanager
+    def connection(self, wait_s: float) -> Iterator[ssl.SSLSocket]:
+        with (
+            socket.create_connection((NAME, self.secure), timeout=wait_s) as plain,
+            self.trust.wrap_socket(plain, server_hostname=NAME) as connection,
+        ):
+            yield connection
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -205,7 +212,15 @@ def write_nginx(there: Path, ports: dict[str, int], plain: int, secure: int) -> 
 
 
 def start_nginx(stack: ExitStack, main: Path) -> None:
-    command = [nginx_program() or "nginx", "-p", str(main.parent), "-e", str(main.parent / "error.log"), "-c", str(main)]
+    command = [
+        nginx_program() or "nginx",
+        "-p",
+        str(main.parent),
+        "-e",
+        str(main.parent / "error.log"),
+        "-c",
+        str(main),
+    ]
     checked = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert checked.returncode == 0 and "[warn]" not in checked.stderr, checked.stderr
     start(stack, command, os.environ, main.parent / "nginx.out")
@@ -252,7 +267,9 @@ def installation(stack: ExitStack, folder: Path) -> Gate:
     package = home / "packages" / "my room"
     package.mkdir(parents=True)
     (package / "preview.png").write_bytes(b"the picture of a room")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GEOMAGIC_", "DJANGO_", "DATABASE_URL"))} | {
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("GEOMAGIC_", "DJANGO_", "DATABASE_URL"))
+    } | {
         "GEOMAGIC_HOME": str(home),
         "DAGSTER_HOME": str(dagster_home),
         "GEOMAGIC_CONSOLE_HOSTS": NAME,
@@ -278,9 +295,7 @@ def installation(stack: ExitStack, folder: Path) -> Gate:
         "read_only": [*web, str(ports["read_only"]), "--read-only"],
         "rooms": [*geomagic, "room", "serve", "--port", str(ports["rooms"])],
     }
-    started = {
-        name: start(stack, command, environment, folder / f"{name}.out") for name, command in commands.items()
-    }
+    started = {name: start(stack, command, environment, folder / f"{name}.out") for name, command in commands.items()}
     gate.metrics = Metrics(ports["metrics"])
     stack.callback(gate.metrics.shutdown)
     threading.Thread(target=gate.metrics.serve_forever, daemon=True).start()

@@ -103,11 +103,32 @@ def test_what_needs_no_login(gate):
     login = gate.ask("/admin/login/")
     assert login.status == 200
     assert login.headers["strict-transport-security"] == "max-age=31536000"
+    assert gate.ask("/session", "operator").status == gate.ask("/gate/session", "operator").status == 404
     assert login.headers["x-frame-options"] == "DENY" and "nginx/" not in login.headers["server"]
     with closing(http.client.HTTPConnection(NAME, gate.plain, timeout=10)) as plain:
         plain.request("GET", "/rooms/", headers={"Host": NAME})
         answer = plain.getresponse()
         assert (answer.status, answer.headers["Location"]) == (301, f"https://{NAME}:{gate.secure}/rooms/")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("who", ["operator", "viewer"])
+def test_dagsters_pages_work_in_a_real_browser(gate, chromium, who):
+    failed, sockets = [], []
+    with closing(chromium.new_context(ignore_https_errors=True)) as context:
+        cookie = {"name": "sessionid", "value": gate.sessions[who], "domain": NAME, "path": "/", "secure": True}
+        context.add_cookies([cookie | {"httpOnly": True}])
+        page = context.new_page()
+        page.on("response", lambda answer: failed.append(answer.url) if answer.status >= 400 else None)
+        page.on("console", lambda line: failed.append(line.text) if line.type == "error" else None)
+        page.on("pageerror", lambda error: failed.append(str(error)))
+        page.on("websocket", lambda socket: sockets.append(socket.url))
+        page.goto(f"https://{NAME}:{gate.secure}/dagster/runs")
+        page.get_by_text("No runs", exact=False).first.wait_for(timeout=60_000)
+        page.goto(f"https://{NAME}:{gate.secure}/rooms/")
+        page.get_by_text("my room").wait_for()
+    assert not failed
+    assert sockets and all(url.startswith("wss://") for url in sockets)
 
 
 # --- tricks ---------------------------------------------------------------------------------------
@@ -203,6 +224,7 @@ def test_queries_come_as_posted_json_or_not_at_all(gate):
             body = b"{}" if method in ("POST", "PUT") else None
             answer = gate.ask(f"/dagster/graphql?{query}", "operator", method, body, accept=accept)
             assert answer.status == 405, (method, accept)
+            assert gate.ask(f"/dagster/graphql?op=x&{query}", "operator", method, body).status == 405
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "",
                  "application/graphql", "text/plain; application/json"):  # fmt: skip
         body = json.dumps({"query": RELOAD}).encode()
@@ -312,7 +334,9 @@ def test_endless_and_broken_requests_are_turned_away(gate):
     assert b" 400 " in gate.raw(f"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: {name}\r\n\r\n".encode())
     assert b"HTTP/1" in gate.raw(b"\x16\x03\x01\x00\xff GET / HTTP/1.1\r\n\r\n")
     for path, size in (("/admin/", 2 * 2**20), ("/dagster/graphql", 17 * 2**20), ("/api/scans", 21 * 2**30)):
-        said = f"POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        said = (
+            f"POST {path} HTTP/1.1\r\nHost: {name}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n"
+        )
         assert b" 413 " in gate.raw(said.encode()), path
 
 
@@ -324,12 +348,11 @@ def test_an_upload_goes_through_as_it_comes_and_goes_on_after_a_cut(gate):
     url = json.loads(made.body)["url"]
     head = f"PATCH {url} HTTP/1.1\r\nHost: {NAME}:{gate.secure}\r\nAuthorization: {token['Authorization']}\r\n"
     rest = "Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\nTus-Resumable: 1.0.0\r\n"
-    with socket.create_connection((NAME, gate.secure), timeout=20) as plain:
-        with gate.trust.wrap_socket(plain, server_hostname=NAME) as sender:
-            sender.sendall(f"{head}{rest}Content-Length: {len(content)}\r\n\r\n".encode() + content[:2_000_000])
-            until = time.monotonic() + 20
-            while (at := _offset(gate, url, token)) == 0 and time.monotonic() < until:
-                time.sleep(0.05)
+    with gate.connection(20) as sender:
+        sender.sendall(f"{head}{rest}Content-Length: {len(content)}\r\n\r\n".encode() + content[:2_000_000])
+        until = time.monotonic() + 20
+        while (at := _offset(gate, url, token)) == 0 and time.monotonic() < until:
+            time.sleep(0.05)
     assert 0 < at <= 2_000_000, "nginx kept the bytes to itself"
     more = {"Content_Type": "application/offset+octet-stream", "Tus_Resumable": "1.0.0"} | token
     until = time.monotonic() + 20

@@ -15,7 +15,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.scans import uploads
-from geomagic_dagster.console.scans.dagster_link import dagster_api_url, instance
+from geomagic_dagster.console.scans.dagster_link import dagster_url, instance
 from geomagic_dagster.console.scans.following import CONSOLE_TAG
 from geomagic_dagster.console.scans.models import ON_ITS_WAY, OVER, Scan, State
 from geomagic_dagster.console.scans.outcomes import end
@@ -128,10 +128,13 @@ def _submit(scan: Scan, release: str, upload: Path) -> str:
     import requests
     from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 
-    address = urlsplit(dagster_api_url())
+    address = urlsplit(dagster_url())
     try:
         client = DagsterGraphQLClient(
-            f"{address.hostname}{address.path}", port_number=address.port, use_https=address.scheme == "https"
+            address.hostname or "",
+            port_number=address.port,
+            use_https=address.scheme == "https",
+            path_prefix=address.path.rstrip("/"),
         )
         return client.submit_job_execution(
             JOB,
@@ -143,7 +146,7 @@ def _submit(scan: Scan, release: str, upload: Path) -> str:
     except (DagsterGraphQLClientError, requests.RequestException) as error:
         raise Refused(
             f"release {release}",
-            expected=f"Dagster at {dagster_api_url()} to start a run of it",
+            expected=f"Dagster at {dagster_url()} to start a run of it",
             received=str(error).split("\n")[0][:300],
             do="Look whether the release is live and Dagster is up, then try again.",
             status=502,

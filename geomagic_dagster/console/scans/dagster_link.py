@@ -23,14 +23,10 @@ def instance() -> DagsterInstance:
 
 
 def dagster_url() -> str:
-    """Where people find Dagster's webserver."""
+    """Where this console finds Dagster's webserver: on its own machine, past any proxy."""
     return settings.DAGSTER_URL.rstrip("/")
 
 
-def dagster_api_url() -> str:
-    """Where this console finds it: behind the proxy, which wants a login of people."""
-    return (settings.DAGSTER_API_URL or settings.DAGSTER_URL).rstrip("/")
-
-
 def run_url(run_id: str) -> str:
-    return f"{dagster_url()}/runs/{run_id}"
+    """Where people find the page of a run."""
+    return f"{(settings.DAGSTER_PAGES or settings.DAGSTER_URL).rstrip('/')}/runs/{run_id}"

@@ -54,7 +54,7 @@ def webserver(installation) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def console(installation, webserver) -> Iterator[Console]:
-    console = Console(installation.home, GEOMAGIC_DAGSTER_API=webserver)
+    console = Console(installation.home, GEOMAGIC_DAGSTER_URL=webserver)
     yield console
     console.process.send_signal(signal.SIGTERM)
     console.process.wait(30)

@@ -208,3 +208,12 @@ def test_tokens_are_made_by_nobody_else(client, make_user, ada, role):
     answer = client.post("/admin/scans/token/add/", {"name": "app", "owner": ada.pk, "scopes": ["admin"], "days": 30})
     assert answer.status_code == 403 and not Token.objects.exists()
     assert client.get("/admin/scans/token/").status_code == 403
+
+
+def test_people_find_runs_where_the_proxy_shows_them(settings):
+    from geomagic_dagster.console.scans.dagster_link import dagster_url, run_url
+
+    assert run_url("x") == "http://127.0.0.1:3000/runs/x"
+    settings.DAGSTER_URL, settings.DAGSTER_PAGES = "http://127.0.0.1:3000/dagster", "https://rooms.example.org/dagster"
+    assert run_url("x") == "https://rooms.example.org/dagster/runs/x"
+    assert dagster_url() == "http://127.0.0.1:3000/dagster"
