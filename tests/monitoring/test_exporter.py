@@ -418,10 +418,11 @@ def test_an_event_is_read_whatever_is_in_its_texts_and_wherever_it_lies(tmp_path
         assert [row[1] for row in rows] == ["PIPELINE_START", "PIPELINE_SUCCESS"]
         times_s = [event_log._event(row).time_s for row in rows]
         assert times_s == pytest.approx([start.timestamp, end.timestamp], abs=1e-6)
-    half = json.dumps({"label": "file", "entry_data": {"text": "room \ud800.jpg", "value": float("nan")}})
-    said = event_log._data(
-        '{"dagster_event": {"event_type_value": "STEP_OUTPUT", "message": "", "event_specific_data": '
-        '{"metadata_entries": [{"label": "seconds", "entry_data": {"value": 1.5}}, %s]}}}' % half
-    )
+    entries = [
+        {"label": "seconds", "entry_data": {"value": 1.5}},
+        {"label": "file", "entry_data": {"text": "room \ud800.jpg", "value": float("nan")}},  # half a character
+    ]
+    event = {"event_type_value": "STEP_OUTPUT", "message": "", "event_specific_data": {"metadata_entries": entries}}
+    said = event_log._data(json.dumps({"dagster_event": event}))
     assert said["metadata"]["seconds"] == 1.5
     assert list(said["metadata"]) == ["seconds", "file"]
