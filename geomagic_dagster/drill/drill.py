@@ -96,7 +96,7 @@ def drill(
     waiting = _make_uploads(home / "waiting", uploads, chance, frames)
     environment = _environment(home, small_disk.folder, site_store, orders)
     with open(home / "installation.log", "wb") as log:
-        command = [sys.executable, "-m", "geomagic_dagster.drill.installation", *map(str, _free_ports(5))]
+        command = [sys.executable, "-m", "geomagic_dagster.drill.installation", *map(str, _free_ports(4))]
         installation = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     count = Count({path.name: is_good for path, is_good in waiting})
     try:
