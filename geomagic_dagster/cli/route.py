@@ -56,21 +56,24 @@ def history(last: Annotated[int, typer.Option(min=1, help="So many of the newest
 @route_app.command()
 def default(release: ReleaseName, why: Why, by: By = "") -> None:
     """Everything that no pin and no flight takes goes to this release; it is on probation until its smoke scan."""
-    from geomagic_dagster.releases.routing_changes import set_default
+    from geomagic_dagster.flighting.promote import on_probation
 
-    _change(set_default(release), by, why)
+    _change(on_probation(release), by, why)
 
 
 @route_app.command("roll-back")
 def roll_back_command(
     why: Why,
     by: By = "",
-    to: Annotated[str | None, typer.Option(help="Go back to this one; needed for a default without probation.")] = None,
+    to: Annotated[str | None, typer.Option(help="Go back to this one; default: the one before.")] = None,
 ) -> None:
     """Back to the default before. What was routed to the present one and has not begun is routed anew."""
-    from geomagic_dagster.releases.routing_changes import go_back_to, roll_back
+    from geomagic_dagster.flighting.promote import back_to_the_one_before
+    from geomagic_dagster.releases.routing_changes import go_back_to
 
-    _change(go_back_to(to) if to else roll_back(), by, why)
+    with _refusals():
+        edit = go_back_to(to) if to else back_to_the_one_before(_store())
+    _change(edit, by, why)
 
 
 @route_app.command()

@@ -32,11 +32,30 @@ def roll_back(store: RoutingStore, *, by: str, why: str) -> RoutingTable:
 
     Raises: RoutingRefused where there was none, or it is not live any more; RoutingUnavailable.
     """
+    return store.change(back_to_the_one_before(store), by=by, why=why)
+
+
+def back_to_the_one_before(store: RoutingStore) -> Edit:
+    """The change that takes the default of now back; refused where it is not the default any more when it is written.
+
+    Raises: RoutingRefused, RoutingUnavailable.
+    """
     table = store.read().table
     if table.probation:
-        return store.change(off_probation(table.probation.release, failed=True), by=by, why=why)
+        return off_probation(table.probation.release, failed=True)
     before = default_before(store, table)
-    return store.change(_back_to(before, table.default), by=by, why=why)
+
+    def edit(document: dict[str, Any]) -> None:
+        if document["default"] != table.default:
+            raise RoutingRefused(
+                "roll back",
+                expected=f"{table.default} as the default",
+                received=document["default"],
+                do="Somebody was quicker; look at: geomagic route show",
+            )
+        routing_changes.go_back_to(before)(document)
+
+    return edit
 
 
 def default_before(store: RoutingStore, table: RoutingTable) -> str:
@@ -93,20 +112,5 @@ def off_probation(release: str, *, failed: bool, since: str | None = None) -> Ed
         done = routing_changes.roll_back if failed else routing_changes.end_probation
         done(release)(document)
         document.get("pins", {}).pop(probation.get("smoke_upload"), None)
-
-    return edit
-
-
-def _back_to(release: str, from_: str) -> Edit:
-    def edit(document: dict[str, Any]) -> None:
-        if document["default"] != from_:
-            raise RoutingRefused(
-                "roll back",
-                expected=f"{from_} as the default",
-                received=document["default"],
-                do="Somebody was quicker; look at: geomagic route show",
-            )
-        document["probation"] = {"release": from_, "previous": release}  # as if it were still on it
-        routing_changes.roll_back(from_)(document)
 
     return edit

@@ -118,6 +118,8 @@ def go_back_to(release: str) -> Edit:
             raise RoutingRefused(
                 f"go back to {release}", expected="another release than now", received="the same", do="Nothing to do."
             )
+        smoke_upload = (document.get("probation") or {}).get("smoke_upload")
+        document.get("pins", {}).pop(smoke_upload, None)
         document["default"], document["probation"] = release, None
         document["flights"] = [each for each in _flights(document) if each["release"] not in (worse, release)]
         _trust(document, release)

@@ -191,10 +191,7 @@ def roll_back(actor: Actor, reason: str) -> RoutingTable:
         table = settings.PLACES.routing().read().table
         current = Release.objects.filter(line=table.default, is_current=True).first()
         what = f"release {current.version if current else table.default}"
-        if table.probation:
-            edit = promote.off_probation(table.default, failed=True)
-        else:
-            edit = _go_back_to(promote.default_before(settings.PLACES.routing(), table))
+        edit = promote.back_to_the_one_before(settings.PLACES.routing())
         return change_table(actor, synced, "roll_back", what, reason, edit)
 
 
@@ -212,16 +209,6 @@ def set_flag(
     with deciding(actor, "set_flag", reason) as synced:
         edit = routing_changes.set_flag(name, on=on, per_cent=per_cent, scans=scans)
         return change_table(actor, synced, "set_flag", f"flag {name}", reason, edit)
-
-
-def _go_back_to(line: str) -> Edit:
-    """Without a probation: it was the default before, and whoever goes back to it is in a hurry."""
-
-    def edit(document: dict[str, Any]) -> None:
-        routing_changes.set_default(line)(document)
-        document["probation"] = None
-
-    return edit
 
 
 # --- out of service --------------------------------------------------------------------------------
