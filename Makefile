@@ -25,8 +25,8 @@ ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, inta
 test: setup-dev  ## run all tests
 	@$(BIN)/pytest -n auto --dist loadfile
 
-lint: setup-dev  ## ruff, the type checker and the import contract
-	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+lint: setup-dev  ## ruff, the type checker, the import contract, and whether the stages compile
+	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports && $(BIN)/geomagic compile --check
 
 bench: setup-dev .venv/.bench  ## time and memory; made-up rooms over their truth; fusion: make bench [SCAN=path] [ROOMS=10]
 	@$(BIN)/python -m bench $(if $(SCAN),--scan "$(SCAN)") --rooms $(ROOMS) --sheet "$(GEOMAGIC_HOME)/bench/rooms.png"

@@ -30,6 +30,16 @@ CHROMIUM_ARGUMENTS = (
 )
 
 
+def workspace_of_latest(folder: Path) -> Path:
+    """The project's workspace without its releases, which need not be installed where tests run."""
+    import yaml
+
+    entries = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
+    path = folder / "workspace.yaml"
+    path.write_text(yaml.safe_dump({"load_from": entries[:1]}))
+    return path
+
+
 @pytest.fixture(scope="session")
 def real_scans() -> Path:
     """The folder of real room scans: $GEOMAGIC_SCANS, else ../shared/scans beside the repository."""

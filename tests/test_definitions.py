@@ -12,8 +12,10 @@ from dagster import AssetKey, DagsterInstance
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.definitions import defs, places_from, release_from
+from geomagic_dagster.releases.record import released, verify_record
+from geomagic_dagster.releases.workspace import lines
+from tests.conftest import REPOSITORY, workspace_of_latest
 
-REPOSITORY = Path(__file__).parents[1]
 HEAVY = ("torch", "kornia", "cv2", "numba", "scipy", "skimage", "trimesh", "fast_simplification", "embreex")
 
 
@@ -86,16 +88,24 @@ def test_the_embedded_instance_is_as_it_says(tmp_path, monkeypatch):
         assert (tmp_path / "history").is_dir()
 
 
-def test_the_workspace_holds_latest():
-    [entry] = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
-    assert entry == {"python_module": {"module_name": "geomagic_dagster.definitions", "location_name": "latest"}}
+def test_the_workspace_holds_latest_and_releases_that_are_recorded():
+    first, *releases = yaml.safe_load((REPOSITORY / "workspace.yaml").read_text())["load_from"]
+    assert first == {"python_module": {"module_name": "geomagic_dagster.definitions", "location_name": "latest"}}
+    named = lines(REPOSITORY / "workspace.yaml")
+    assert len(named) == len(releases)
+    assert named <= {each.line for each in released(REPOSITORY / "releases")}
+
+
+def test_every_record_of_a_release_is_as_it_was_cut():
+    for each in released(REPOSITORY / "releases"):
+        assert verify_record(REPOSITORY / "releases" / each.line) == each
 
 
 @pytest.mark.slow
 def test_dagster_itself_accepts_the_workspace(tmp_path):
     (tmp_path / "dagster.yaml").write_bytes((REPOSITORY / "dagster.yaml").read_bytes())
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(REPOSITORY / "workspace.yaml")],
+        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", str(workspace_of_latest(tmp_path))],
         cwd=REPOSITORY,
         env=os.environ | {"DAGSTER_HOME": str(tmp_path), "GEOMAGIC_HOME": str(tmp_path / "home")},
         capture_output=True,

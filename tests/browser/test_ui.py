@@ -33,6 +33,7 @@ from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
+from tests.conftest import workspace_of_latest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,8 +61,8 @@ def home(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(home) -> Iterator[str]:
-    """Dagster's webserver and daemon, up and with this release loaded."""
-    workspace = str(REPOSITORY / "workspace.yaml")
+    """Dagster's webserver and daemon, up and with latest loaded."""
+    workspace = str(workspace_of_latest(home))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
