@@ -326,5 +326,5 @@ def _last_line(text: str) -> str:
 
 
 def _sizes(table: str) -> list[str]:
-    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in table.splitlines() if "│" in line]
-    return [f"{row[0]}: {row[-2]} MB, of them {row[-1]} MB its own" for row in cells if len(row) > 4]
+    rows = [line.split() for line in table.splitlines() if " installed " in line]
+    return [f"{row[0]}: {row[-3]} MB, of them {row[-2]} MB its own" for row in rows]
