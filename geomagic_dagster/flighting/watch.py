@@ -34,13 +34,13 @@ from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
 from geomagic_dagster.flighting.stuck import why_stuck
 from geomagic_dagster.flighting.verdict import Verdict
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.releases.routing import (
     Flight,
     Probation,
     RoutingRefused,
     RoutingStore,
     RoutingTable,
-    replace_whole,
 )
 from geomagic_dagster.releases.routing_changes import end_flight
 

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.guardrails.failures import Broken
+from geomagic_dagster.guardrails.whole_files import create_whole
 from geomagic_dagster.jobs.inbox import was_touched
-from geomagic_dagster.releases.routing import Route, create_whole
+from geomagic_dagster.releases.routing import Route
 
 log = logging.getLogger("geomagic.routing")
 

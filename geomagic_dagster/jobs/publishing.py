@@ -12,7 +12,6 @@ what is in a package (cv/package.py), Dagster.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from geomagic_dagster.cv.containers import Files
 from geomagic_dagster.cv.stage import ScanRejected
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.store import Artefact
 
@@ -58,7 +58,7 @@ def publish_package(
         "scan": scan.identity,
         "package": package.identity,
     }
-    _write_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
+    replace_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
     _place(package.value.files, packages / name)
     return packages / name
 
@@ -81,7 +81,7 @@ def _place(files: Files, folder: Path) -> None:
     try:
         partial.mkdir()
         for name in files:
-            _write_whole(partial / name, files[name])
+            replace_whole(partial / name, files[name])
         if folder.exists():
             folder.rename(old)
         partial.rename(folder)
@@ -92,15 +92,3 @@ def _place(files: Files, folder: Path) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

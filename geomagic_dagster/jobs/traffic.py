@@ -17,9 +17,10 @@ from functools import cached_property
 from pathlib import Path
 
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, FLIGHT_TAG, RELEASE_TAG, ROUTE_REVISION_TAG, SHADOWS_TAG
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.jobs.assignments import FOLDER, Assignment, assign, assign_anew, assigned
 from geomagic_dagster.jobs.inbox import scan_name
-from geomagic_dagster.releases.routing import Reading, Route, RoutingStore, RoutingTable, replace_whole
+from geomagic_dagster.releases.routing import Reading, Route, RoutingStore, RoutingTable
 
 log = logging.getLogger("geomagic.routing")
 

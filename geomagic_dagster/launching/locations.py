@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.releases.environments import own_environment
 
 STARTER = "geomagic_dagster.launching.starter"
@@ -86,10 +87,7 @@ def workspace_of(locations: Sequence[dict[str, Any]], sockets: Path) -> str:
 
 def write_workspace(locations: Sequence[dict[str, Any]], dagster_home: Path, sockets: Path) -> None:
     """Writes it where the other processes look for it, whole."""
-    path = dagster_home / "workspace.yaml"
-    beside = path.with_name(".workspace.yaml.partial")
-    beside.write_text(workspace_of(locations, sockets))
-    beside.replace(path)
+    replace_whole(dagster_home / "workspace.yaml", workspace_of(locations, sockets).encode())
 
 
 def _accepts(path: Path) -> bool:

@@ -23,6 +23,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.monitoring import state as states
 from geomagic_dagster.monitoring import watcher
 from geomagic_dagster.monitoring.counts import Counts, Key
@@ -99,7 +100,7 @@ class Exporter(Collector):
     def _write(self) -> None:
         content = self.state.dumps()
         if content != self.written:
-            states.save(self.path, content)
+            replace_whole(self.path, content)
             self.written = content
 
     def _newborn_as_zero(self, counts: Counts, now_s: float) -> Counts:

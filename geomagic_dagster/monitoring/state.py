@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -70,21 +69,6 @@ def load(path: Path) -> State:
             f"{path}: expected what this exporter wrote (schema {SCHEMA}); got {type(error).__name__}: {error}. "
             "Move it away: the whole event log is then counted anew, and the counters begin there."
         ) from error
-
-
-def save(path: Path, content: bytes) -> None:
-    """Writes beside and moves there: the file is the old one or the new one, also after a power cut."""
-    beside = path.with_name(f"{path.name}.partial")
-    with open(beside, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

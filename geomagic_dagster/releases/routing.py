@@ -21,7 +21,6 @@ import copy
 import inspect
 import json
 import logging
-import os
 import random
 import re
 import threading
@@ -38,6 +37,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
+from geomagic_dagster.guardrails.whole_files import create_whole, replace_whole
 from geomagic_dagster.releases.routing_table import (
     NEVER,
     SCHEMA,
@@ -350,35 +350,6 @@ class RoutingStore:
 def now_text() -> str:
     """The time as tables write it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def create_whole(path: Path, content: bytes) -> None:
-    """Creates a file on a local disk, whole and only where there is none. Raises: FileExistsError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, content)
-    try:
-        os.link(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def replace_whole(path: Path, content: bytes) -> None:
-    """Writes a file on a local disk; whoever reads it sees the old or the new one, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, content)
-    try:
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _write_beside(path: Path, content: bytes) -> Path:
-    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
-    with open(beside, "xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return beside
 
 
 def _edited(base: RoutingTable, edit: Callable[[dict[str, Any]], None], number: int, by: str, why: str) -> RoutingTable:

@@ -34,6 +34,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from geomagic_dagster.guardrails.failures import Broken, disk_in_words
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.resources.artefact_files import FileRecord, FolderReader, FolderWriter
 
 SCHEMA = 1
@@ -207,14 +208,7 @@ class ArtefactStore:
             if not self._is_local:
                 self.fs.pipe_file(self._pointer(name), content)
                 return
-            path = Path(self._pointer(name))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{uuid.uuid4().hex}.partial")
-            try:
-                _write_synced(beside, content)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            replace_whole(Path(self._pointer(name)), content)
 
     def pointed(self, name: tuple[str, ...]) -> Artefact | None:
         """The artefact under a name; None where nothing was remembered under it."""
