@@ -22,6 +22,8 @@ run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
 ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
 	@$(BIN)/geomagic ui --port $(PORT)
 
+# Tests that make true environments share what they download.
+test: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
 test: setup-dev  ## run all tests
 	@$(BIN)/pytest -n auto --dist loadfile
 

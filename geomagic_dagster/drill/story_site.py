@@ -52,6 +52,7 @@ class Site:
         folder.mkdir(parents=True)
         self.folder, self.checkout, self.home = folder, folder / "checkout", folder / "home"
         if wheels is not None:  # nothing is downloaded that lies there
+            wheels.mkdir(parents=True, exist_ok=True)
             (self.home / "releases").mkdir(parents=True)
             (self.home / "releases" / "wheels").symlink_to(wheels.absolute())
         _run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(self.checkout)])
