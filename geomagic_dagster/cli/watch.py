@@ -27,6 +27,7 @@ def watch(
     from dagster import DagsterInstance
 
     from geomagic_dagster.definitions import home_from, places_from
+    from geomagic_dagster.flighting.again import Again
     from geomagic_dagster.flighting.expected import ranges_of_release
     from geomagic_dagster.flighting.smoke import Smoke
     from geomagic_dagster.flighting.watch import CannotWatch, Watcher, only_one, read_counts, serve
@@ -50,7 +51,8 @@ def watch(
     try:
         with only_one(home / "metrics" / "watcher.lock"), DagsterInstance.get() as instance:
             smoke = Smoke(instance, places, home / "smoke", send, ranges_of)
-            watcher = Watcher(instance, places.routing(), smoke, ranges_of, kept)
+            again = Again(instance, Path(places.failed), Path(places.inbox))
+            watcher = Watcher(instance, places.routing(), smoke, ranges_of, again, kept)
             if once:
                 watcher.look()
             else:

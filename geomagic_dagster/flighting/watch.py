@@ -27,6 +27,7 @@ from typing import Any
 
 from dagster import DagsterInstance
 
+from geomagic_dagster.flighting.again import Again
 from geomagic_dagster.flighting.compare import Limits, compare, compare_pairs
 from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
@@ -89,13 +90,14 @@ class Watcher:
         routing: RoutingStore,
         smoke: Smoke,
         ranges_of: Callable[[str], Ranges],
+        again: Again,
         kept: Path,
         *,
         limits: Limits = Limits(),
         now: Callable[[], float] = time.time,
         at: Callable[[str], None] = lambda point: None,
     ) -> None:
-        self.routing, self.smoke, self.limits = routing, smoke, limits
+        self.routing, self.smoke, self.again, self.limits = routing, smoke, again, limits
         self.observer = Observer(instance)
         self.verdicts: dict[str, Verdict] = {}
         """The latest of each flight."""
@@ -122,6 +124,8 @@ class Watcher:
                 self._look_at_probation(table)
             with self._saying("flights", problems):
                 self._look_at_flights(table)
+            with self._saying("failed uploads", problems):
+                self.again.look(table)
         if problems:
             self.counts.problems += 1
         self.counts.problem, self.counts.looked_s = " ".join(problems)[:500], self._now()

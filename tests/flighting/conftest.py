@@ -18,6 +18,7 @@ from dagster._core.events import EngineEventData, JobCanceledData, JobFailureDat
 from dagster._core.execution.plan.objects import StepFailureData, UserFailureData
 from dagster._core.execution.plan.outputs import StepOutputData, StepOutputHandle
 
+from geomagic_dagster.flighting.again import Again
 from geomagic_dagster.flighting.smoke import Smoke
 from geomagic_dagster.flighting.watch import Watcher
 from geomagic_dagster.guardrails.tags import (
@@ -186,8 +187,16 @@ class House:
             self.instance, self.places, self.home / "smoke", self.send, lambda release: RANGES, at=at,
             start_s=options.pop("start_s", 25.0),
         )  # fmt: skip
+        again = Again(self.instance, Path(self.places.failed), Path(self.places.inbox))
         return Watcher(
-            self.instance, self.routing, smoke, lambda release: RANGES, self.home / "watcher.json", at=at, **options
+            self.instance,
+            self.routing,
+            smoke,
+            lambda release: RANGES,
+            again,
+            self.home / "watcher.json",
+            at=at,
+            **options,
         )
 
     def look_in_a_process(self, killed_at: str | None) -> int:
