@@ -21,8 +21,8 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 
+from geomagic_dagster.guardrails import whole_files
 from geomagic_dagster.monitoring import event_log
-from geomagic_dagster.monitoring import state as states
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
 from geomagic_dagster.monitoring.state import CannotStart
 from geomagic_dagster.releases.routing_changes import make_live
@@ -151,9 +151,9 @@ def test_whatever_the_exporter_does_when_it_is_killed_nothing_is_lost_or_double(
         add_run(instance)
         exporter = follow(instance, toys)
         with monkeypatch.context() as patch:
-            patch.setattr(states, "open", dies(lambda *a: HalfFile(builtins.open(*a))), raising=False)  # noqa: SIM115
+            patch.setattr(whole_files, "open", dies(lambda *a: HalfFile(builtins.open(*a))), raising=False)  # noqa: SIM115
             for name in ("fsync", "replace", "open"):
-                patch.setattr(states.os, name, dies(getattr(os, name)))
+                patch.setattr(os, name, dies(getattr(os, name)))
             left[0] = point
             try:
                 exporter.look()
@@ -174,7 +174,7 @@ def test_an_error_in_the_middle_of_a_look_takes_nothing_up_and_is_shown(toys, in
     exporter.look()
     add_run(instance)
     with monkeypatch.context() as patch:
-        patch.setattr(states.os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(os, "replace", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         for _ in range(3):
             with pytest.raises(OSError, match="No space"):
                 exporter.look()

@@ -304,8 +304,10 @@ def test_a_release_that_is_removed_leaves_nothing_and_comes_back_the_same(own, r
 
 
 def test_a_release_that_somebody_runs_in_is_not_removed(own, tmp_path):
-    runs = subprocess.Popen([str(own.python), "-c", "input()"], stdin=subprocess.PIPE)
+    program = [str(own.python), "-c", "print('up', flush=True); input()"]
+    runs = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
+        assert runs.stdout is not None and runs.stdout.readline() == b"up\n"
         with pytest.raises(ReleaseError, match=f"expected nobody who still runs in it; got processes {runs.pid}"):
             environments.remove(tmp_path / "home", "1.0", wait_s=0)
         assert environments.installed(tmp_path / "home", "1.0") is None and own.python.exists()
