@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import urllib.request
@@ -136,13 +136,10 @@ def test_a_room_that_cannot_be_shown_ends_with_one_sentence_and_exit_code_2(geom
 
 
 def test_rooms_are_served_and_a_taken_port_is_said(geomagic, package, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
     environment = os.environ | {"GEOMAGIC_HOME": str(tmp_path / "a home")}
-    server = subprocess.Popen([GEOMAGIC, "room", "serve", "--port", port], stdout=subprocess.PIPE, env=environment)
+    server = subprocess.Popen([GEOMAGIC, "room", "serve", "--port", "0"], stdout=subprocess.PIPE, env=environment)
     try:
-        assert server.stdout.readline().startswith(f"http://127.0.0.1:{port}".encode())
+        port = re.match(rb"http://127.0.0.1:(\d+) ", server.stdout.readline())[1].decode()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/packages/my%20room/", timeout=20) as page:
             assert b"<h1>my room</h1>" in page.read()
         code, _, err = geomagic("room", "serve", "--port", port)

@@ -65,7 +65,7 @@ def test_a_release_is_made_live_flown_made_default_and_rolled_back(route):
     [
         (("default", "1.9", "--why", "x"), "Make it live first: geomagic route live 1.9"),
         (("flight", "latest", "10", "--why", "x"), "expected a release that is not the default"),
-        (("roll-back", "--why", "x"), "expected a default on probation"),
+        (("roll-back", "--why", "x"), "expected a release that was the default before latest"),
         (("roll-back", "--to", "latest", "--why", "x"), "expected another release than now; got the same"),
         (("flag", "fast", "--why", "x"), "expected --on, --off, --per-cent or --scan; got none of them"),
         (("unpin", "room", "--why", " "), "expected words; got nothing. Say who and why."),
