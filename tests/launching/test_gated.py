@@ -11,7 +11,7 @@ from geomagic_dagster.cli import app
 from geomagic_dagster.launching.serve import GATED_PATH, Ports, gated_environment, members
 from tests.conftest import REPOSITORY
 
-PORTS = Ports(web=3000, rooms=3001, intake=3002, metrics=9464)
+PORTS = Ports(web=3000, rooms=3001, intake=3002, metrics=9464, console=3003)
 
 
 def webservers(**more) -> dict[str, tuple[str, ...]]:
