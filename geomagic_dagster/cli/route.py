@@ -6,7 +6,7 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,9 +56,9 @@ def history(last: Annotated[int, typer.Option(min=1, help="So many of the newest
 @route_app.command()
 def default(release: ReleaseName, why: Why, by: By = "") -> None:
     """Everything that no pin and no flight takes goes to this release; it is on probation until its smoke scan."""
-    from geomagic_dagster.flighting.promote import on_probation
+    from geomagic_dagster.flighting.promote import make_default
 
-    _change(on_probation(release), by, why)
+    _done(lambda store, who: make_default(store, release, by=who, why=why), by)
 
 
 @route_app.command("roll-back")
@@ -68,12 +68,13 @@ def roll_back_command(
     to: Annotated[str | None, typer.Option(help="Go back to this one; default: the one before.")] = None,
 ) -> None:
     """Back to the default before. What was routed to the present one and has not begun is routed anew."""
-    from geomagic_dagster.flighting.promote import back_to_the_one_before
+    from geomagic_dagster.flighting.promote import roll_back
     from geomagic_dagster.releases.routing_changes import go_back_to
 
-    with _refusals():
-        edit = go_back_to(to) if to else back_to_the_one_before(_store())
-    _change(edit, by, why)
+    if to:
+        _change(go_back_to(to), by, why)
+    else:
+        _done(lambda store, who: roll_back(store, by=who, why=why), by)
 
 
 @route_app.command()
@@ -164,9 +165,13 @@ def _store() -> RoutingStore:
 
 
 def _change(edit: Edit, by: str, why: str) -> None:
+    _done(lambda store, who: store.change(edit, by=who, why=why), by)
+
+
+def _done(write: Callable[[RoutingStore, str], RoutingTable], by: str) -> None:
+    """Writes a revision in the name of whoever is said, or logged in, and shows what is in force then."""
     with _refusals():
-        table = _store().change(edit, by=by or getpass.getuser(), why=why)
-        print("\n".join(_table_lines(table)))
+        print("\n".join(_table_lines(write(_store(), by or getpass.getuser()))))
 
 
 @contextmanager

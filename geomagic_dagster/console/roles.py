@@ -12,34 +12,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from geomagic_dagster.releases.lifecycle import ENGINEER, OPERATOR, RESEARCHER, ROLES, SCIENTIST, STEPS, VIEWER
-
-DESCRIPTIONS = {
-    RESEARCHER: "changes stages, releases them, flights them, takes them back",
-    ENGINEER: "engineering reviewer of releases",
-    SCIENTIST: "science reviewer of releases",
-    OPERATOR: "looks after customers' scans and the installation",
-    VIEWER: "sees everything, changes nothing",
-}
-_MAKERS = (RESEARCHER, ENGINEER, OPERATOR)
-_DOERS = (RESEARCHER, ENGINEER, SCIENTIST, OPERATOR)
+from geomagic_dagster.releases.lifecycle import DOERS, MAKERS, OPERATOR, RESEARCHER, ROLES, STEPS
 
 TABLE: dict[str, tuple[str, ...]] = {
     "view": ROLES,
     # releases: whoever made one moves it; taking it back is for everybody who may do anything
     **{name: step.who for name, step in STEPS.items()},
-    "set_pin": _MAKERS,
-    "set_flag": _MAKERS,
-    "open_incident": _DOERS,
-    "close_incident": _MAKERS,
+    "set_pin": MAKERS,
+    "set_flag": MAKERS,
+    "open_incident": DOERS,
+    "close_incident": MAKERS,
     # scans
     "upload_scan": (RESEARCHER, OPERATOR),
-    "rerun_scan": _MAKERS,
+    "rerun_scan": MAKERS,
     "cancel_scan": (RESEARCHER, OPERATOR),
     "quarantine_scan": (OPERATOR,),
     "manage_tokens": (OPERATOR,),
     # Dagster's own pages, behind the console's login
-    "launch_runs": _MAKERS,
+    "launch_runs": MAKERS,
 }
 
 

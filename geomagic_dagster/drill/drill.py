@@ -15,18 +15,17 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomagic_dagster.drill.faults import FAULTS, LASTS_S, Fault, Site
+from geomagic_dagster.drill.place import answers, free_ports, zip_folder
 
 GOOD_SHARE = 0.7
 DISK_MB = 600
@@ -96,14 +95,14 @@ def drill(
     waiting = _make_uploads(home / "waiting", uploads, chance, frames)
     environment = _environment(home, small_disk.folder, site_store, orders)
     with open(home / "installation.log", "wb") as log:
-        command = [sys.executable, "-m", "geomagic_dagster.drill.installation", *map(str, _free_ports(4))]
+        command = [sys.executable, "-m", "geomagic_dagster.drill.installation", *map(str, free_ports(4))]
         installation = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
     count = Count({path.name: is_good for path, is_good in waiting})
     try:
         site = Site(installation.pid, site_store, small_disk.folder / "ballast", orders)
         ports = json.loads(_wait_for(lambda: (home / "ports.json").exists() and (home / "ports.json").read_text(), 120))
-        _wait_for(lambda: _answers(f"http://127.0.0.1:{ports['web']}/server_info"), 180, "the webserver")
-        _wait_for(lambda: _answers(f"http://127.0.0.1:{ports['intake']}/health"), 180, "the intake")
+        _wait_for(lambda: answers(f"http://127.0.0.1:{ports['web']}/server_info"), 180, "the webserver")
+        _wait_for(lambda: answers(f"http://127.0.0.1:{ports['intake']}/health"), 180, "the intake")
         _feed_and_break(site, home, waiting, faults, chance, count, say, ports["intake"], pace_s)
         _wait_until_quiet(home, environment, count, say)
     finally:
@@ -178,20 +177,10 @@ def _make_uploads(folder: Path, number: int, chance: random.Random, frames: int)
         else:
             (folder / path.stem).mkdir()
             (folder / path.stem / "holiday.txt").write_text("sun")
-        with zipfile.ZipFile(path, "w") as archive:
-            for file in sorted((folder / path.stem).rglob("*")):
-                archive.write(file, file.relative_to(folder / path.stem))
+        zip_folder(folder / path.stem, path)
         shutil.rmtree(folder / path.stem)
         made.append((path, is_good))
     return made
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 # --- meanwhile ------------------------------------------------------------------------------------
@@ -282,14 +271,6 @@ def _wait_for(condition: Callable[[], object], seconds: float, what: str = "the 
             return str(value)
         time.sleep(0.1)
     raise TimeoutError(f"drill: expected {what} within {seconds:.0f} s; got nothing. Look at installation.log.")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 # --- after ----------------------------------------------------------------------------------------

@@ -16,19 +16,19 @@ import re
 import shutil
 import signal
 import site
-import socket
 import subprocess
 import sys
 import sysconfig
 import time
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from geomagic_dagster.drill.place import answers, free_ports, zip_folder
 
 PORTS = ("web", "rooms", "intake", "metrics", "console")
 START_S = 300.0
@@ -63,7 +63,7 @@ class Site:
         for name, value in (("user.name", "Ada Lovelace"), ("user.email", "ada@example.org")):
             _run(["git", "config", name, value], self.checkout)
         self.commit("The place of the story")
-        self.ports: dict[str, int] = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports: dict[str, int] = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         os.environ |= {"GEOMAGIC_HOME": str(self.home), "DAGSTER_HOME": str(self.home / "dagster")}
 
     # --- code -------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class Site:
             )
         try:
             for name, path in (("web", "server_info"), ("intake", "health"), ("console", "healthz")):
-                wait_for(lambda name=name, path=path: _answers(self.url(name, path)), START_S, f"{name} to answer")
+                wait_for(lambda name=name, path=path: answers(self.url(name, path)), START_S, f"{name} to answer")
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -171,9 +171,7 @@ class Site:
             if not path.exists():
                 scan = scan_room(make_room(seed), PHONE.but(frames=FRAMES, size_wh=SIZE_WH)).scan
                 canonical.write(replace(scan, name="room"), folder / f"room-{seed}")
-                with zipfile.ZipFile(path, "w") as archive:
-                    for file in sorted((folder / f"room-{seed}").rglob("*")):
-                        archive.write(file, file.relative_to(folder / f"room-{seed}"))
+                zip_folder(folder / f"room-{seed}", path)
             made.append(path)
         return made
 
@@ -195,9 +193,6 @@ class Site:
 
         wait_for(lambda: not missing(), seconds, lambda: f"packages of all uploads; {missing()[:5]} are missing")
 
-    def package_bytes(self, name: str) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in sorted(self.package(name).iterdir())}
-
 
 def wait_for(condition: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> Any:
     """What the condition gives, once it gives something."""
@@ -209,16 +204,6 @@ def wait_for(condition: Callable[[], object], seconds: float, what: str | Callab
     raise StoryFailed(
         f"story: expected {what if isinstance(what, str) else what()} within {seconds:.0f} s; see the log"
     )
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except OSError:
-        return False
 
 
 def _make_environment(checkout: Path) -> None:
@@ -235,14 +220,6 @@ def _without_releases(workspace: Path) -> None:
     text = workspace.read_text()
     entries = re.split(r"(?m)^(?=  - )", text)
     workspace.write_text("".join(each for each in entries if "executable_path" not in each))
-
-
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _run(command: list[str], cwd: Path | None = None) -> str:

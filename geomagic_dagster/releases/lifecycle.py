@@ -22,8 +22,10 @@ RESEARCHER, ENGINEER, SCIENTIST, OPERATOR, VIEWER = ROLES = (
     "operator",
     "viewer",
 )
-_DOERS = (RESEARCHER, ENGINEER, SCIENTIST, OPERATOR)
-_MAKERS = (RESEARCHER, ENGINEER, OPERATOR)
+"""Researchers change stages and release them; engineers and scientists review them, each for their side; operators look
+after customers' scans and the installation; viewers see everything and change nothing."""
+DOERS = (RESEARCHER, ENGINEER, SCIENTIST, OPERATOR)
+MAKERS = (RESEARCHER, ENGINEER, OPERATOR)
 APPROVALS = 2
 """At least so many people, and among them one of each side."""
 SIDES = {"engineering": ENGINEER, "science": SCIENTIST}
@@ -65,9 +67,9 @@ class Step(NamedTuple):
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
-        Step("cut", "Cut", (S.DRAFT,), _MAKERS, "locks code, manifest and dependencies"),
-        Step("stage", "Put in staging", (S.CUT,), _DOERS, "installs it beside the others, in staging alone"),
-        Step("test_in_staging", "Test in staging", (S.STAGED, S.TESTED), _DOERS, "runs the smoke scans in staging"),
+        Step("cut", "Cut", (S.DRAFT,), MAKERS, "locks code, manifest and dependencies"),
+        Step("stage", "Put in staging", (S.CUT,), DOERS, "installs it beside the others, in staging alone"),
+        Step("test_in_staging", "Test in staging", (S.STAGED, S.TESTED), DOERS, "runs the smoke scans in staging"),
         Step("propose", "Propose", (S.TESTED,), (RESEARCHER, *SIDES.values()), "asks the reviewers"),
         Step("approve", "Approve", (S.PROPOSED,), tuple(SIDES.values()), "counts towards the quorum"),
         Step("reject", "Reject", (S.PROPOSED, S.APPROVED), tuple(SIDES.values()), "takes the proposal back"),
@@ -75,18 +77,18 @@ STEPS: dict[str, Step] = {
             "start_flight",
             "Flight",
             (S.APPROVED, S.FLIGHTED, S.SUPERSEDED),
-            _MAKERS,
+            MAKERS,
             "sends it a part of the uploads, or another part",
         ),
-        Step("end_flight", "End its flight", (S.FLIGHTED,), _DOERS, "its part of the uploads goes to the default"),
+        Step("end_flight", "End its flight", (S.FLIGHTED,), DOERS, "its part of the uploads goes to the default"),
         Step(
             "make_default",
             "Make default",
             (S.APPROVED, S.FLIGHTED, S.SUPERSEDED),
-            _MAKERS,
+            MAKERS,
             "sends it every upload that is not pinned or flighted",
         ),
-        Step("roll_back", "Roll back", (S.DEFAULT,), _DOERS, "makes the default before it the default again"),
+        Step("roll_back", "Roll back", (S.DEFAULT,), DOERS, "makes the default before it the default again"),
         Step(
             "archive",
             "Archive",
