@@ -267,9 +267,10 @@ def _looks_like_upload(path: Path) -> bool:
 @contextmanager
 def _only_one(path: Path) -> Iterator[None]:
     """Raises: Refused where another intake takes the same path in at this moment."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with ExitStack() as held:
         try:
+            descriptor = os.open(path, os.O_RDONLY)
+            held.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             is_first = os.path.samestat(os.fstat(descriptor), os.stat(path))
         except (BlockingIOError, FileNotFoundError):
@@ -283,5 +284,3 @@ def _only_one(path: Path) -> Iterator[None]:
                 status=409,
             )
         yield
-    finally:
-        os.close(descriptor)

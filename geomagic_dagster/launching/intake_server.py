@@ -115,6 +115,15 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
     async def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, getattr(error, "status", 422))
 
+    async def failed(request: Request, error: Exception) -> JSONResponse:  # its traceback goes to the log
+        return JSONResponse(
+            {
+                "error": f"{request.url.path}: expected the upload to be taken in; got {type(error).__name__}. "
+                "Look at the intake's log, and send it again."
+            },
+            500,
+        )
+
     async def hung_up(request: Request, error: Exception) -> JSONResponse:
         log.warning("%s: whoever sent it hung up in the middle; nothing of it is kept", request.url.path)
         return JSONResponse({"error": "expected the whole upload; got a part of it"}, 400)
@@ -125,7 +134,7 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
             Route("/paths", paths, methods=["POST"]),
             Route("/health", health),
         ],
-        exception_handlers={Refused: refused, ClientDisconnect: hung_up},
+        exception_handlers={Refused: refused, ClientDisconnect: hung_up, Exception: failed},
     )
 
 

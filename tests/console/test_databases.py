@@ -49,7 +49,7 @@ for statement in ("UPDATE registry_auditentry SET who = 'mallory'", "DELETE FROM
         assert "entries are only added" in str(error)
     else:
         raise AssertionError(statement)
-print(connection.vendor, AuditEntry.objects.count())
+print(connection.vendor, AuditEntry.objects.exclude(action="cut").count())  # releases of this checkout have their own
 """
 
 

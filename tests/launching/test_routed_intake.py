@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -14,7 +16,9 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, FLIGHT_TAG, RELEASE_TAG, ROUTE_REVISION_TAG, RUN_KEY_TAG
-from geomagic_dagster.launching.intake import Intake
+from geomagic_dagster.launching import intake as intake_module
+from geomagic_dagster.launching.intake import Intake, Refused
+from geomagic_dagster.launching.intake_server import application
 from geomagic_dagster.releases.routing import RoutingStore
 from geomagic_dagster.releases.routing_changes import make_live, pin, set_default, set_flag, start_flight
 from tests.toy_stages.installation import Toys
@@ -107,6 +111,43 @@ def test_the_sensor_asks_for_the_same_run_that_the_intake_made(intake, routing, 
     instance.delete_run(made.run_id)
     [request] = tick(Toys(tmp_path, "1.0"), instance)
     assert request.run_key == made.tags[RUN_KEY_TAG]
+
+
+def test_what_another_intake_moved_away_at_this_moment_is_refused_in_words(intake, tmp_path, monkeypatch):
+    def look_and_lose(path: Path) -> bool:
+        shutil.rmtree(path)
+        return True
+
+    monkeypatch.setattr(intake_module, "_looks_like_upload", look_and_lose)
+    with pytest.raises(Refused, match="room: expected an upload that nobody else takes in; got one that another"):
+        intake.take_in_path(write_toy_scan(tmp_path / "elsewhere" / "room"))
+
+
+def test_what_the_intake_did_not_expect_is_answered_in_words(monkeypatch, intake):
+    def lose_the_disk():
+        raise OSError("no disk")
+
+    monkeypatch.setattr(intake, "part", lose_the_disk)
+    status, answer = asyncio.run(post(application(intake, token=None), "/scans/room.zip"))
+    assert status == 500
+    assert answer["error"] == (
+        "/scans/room.zip: expected the upload to be taken in; got OSError. Look at the intake's log, and send it again."
+    )
+
+
+async def post(app, path: str) -> tuple[int, dict]:
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "headers": [], "server": ("::1", 1)}
+    with pytest.raises(OSError, match="no disk"):  # for the server's log
+        await app(scope, receive, send)
+    return sent[0]["status"], json.loads(sent[1]["body"])
 
 
 def tick(toys: Toys, instance: DagsterInstance) -> list:
