@@ -22,10 +22,10 @@ run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
 ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
 	@$(BIN)/geomagic ui --port $(PORT)
 
-# Tests that make true environments share what they download.
+# Tests that make true environments share what they download. Files begin in the order of tests/order.py.
 test: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
 test: setup-dev  ## run all tests
-	@$(BIN)/pytest -n auto --dist loadfile
+	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: setup-dev  ## ruff, the type checker, the import contract, and whether the stages compile
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports && $(BIN)/geomagic compile --check

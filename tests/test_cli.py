@@ -140,14 +140,14 @@ def test_rooms_are_served_and_a_taken_port_is_said(geomagic, package, tmp_path):
     server = subprocess.Popen([GEOMAGIC, "room", "serve", "--port", "0"], stdout=subprocess.PIPE, env=environment)
     try:
         port = re.match(rb"http://127.0.0.1:(\d+) ", server.stdout.readline())[1].decode()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/packages/my%20room/", timeout=20) as page:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/packages/my%20room/", timeout=120) as page:
             assert b"<h1>my room</h1>" in page.read()
         code, _, err = geomagic("room", "serve", "--port", port)
         assert code == 2
         assert f"127.0.0.1:{port}: expected a free port" in err
     finally:
         server.terminate()
-        server.communicate(timeout=20)
+        server.communicate(timeout=120)
 
 
 @pytest.mark.parametrize(

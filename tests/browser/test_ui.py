@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from playwright.sync_api import Locator, Page, expect
 from geomagic_dagster.assets.metadata import THUMBNAIL_PX
 from geomagic_dagster.assets.settings import settings_form
 from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
@@ -63,9 +63,7 @@ def home(tmp_path_factory) -> Path:
 def url(home) -> Iterator[str]:
     """Dagster's webserver and daemon, up and with latest loaded."""
     workspace = str(workspace_of_latest(home))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)[0]
     url = f"http://127.0.0.1:{port}"
     with _process(home, "dagster-webserver", "-w", workspace, "-h", "127.0.0.1", "-p", str(port)) as webserver:
         _wait_until(lambda: webserver.poll() is not None or _answers(url), f"dagster-webserver at {url}")

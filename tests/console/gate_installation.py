@@ -25,6 +25,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from geomagic_dagster.drill.place import free_ports
 from tests.conftest import REPOSITORY
 
 NAME = "localhost"
@@ -66,12 +67,6 @@ PASSWORD = "a long password 1"
 
 def nginx_program() -> str | None:
     return shutil.which("nginx", path=f"{os.environ['PATH']}:{Path(sys.executable).parent}:/usr/sbin")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class Gate:
         self, path: str, who: str | None = None, method: str = "GET", body: Any = None, *, accept: str = "text/html",
         host: str | None = None, port: int = 0, **headers: str,
     ) -> Answer:  # fmt: skip
-        connection = http.client.HTTPSConnection(NAME, port or self.secure, timeout=30, context=self.trust)
+        connection = http.client.HTTPSConnection(NAME, port or self.secure, timeout=90, context=self.trust)
         with closing(connection):
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             sent = {"Host": host or f"{NAME}:{port or self.secure}", "Accept": accept} | {
@@ -257,8 +252,9 @@ def wait_for(port: int, process: subprocess.Popen[bytes] | None = None, output: 
 
 def installation(stack: ExitStack, folder: Path) -> Gate:
     """Starts everything."""
-    ports = {name: free_port() for name in PORTS}
-    gate = Gate(folder, ports, free_port(), free_port())
+    plain, secure, *others = free_ports(2 + len(PORTS))
+    ports = dict(zip(PORTS, others, strict=True))
+    gate = Gate(folder, ports, plain, secure)
     home, dagster_home = folder / "home", folder / "home" / "dagster"
     dagster_home.mkdir(parents=True)
     (dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")

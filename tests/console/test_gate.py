@@ -16,13 +16,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from geomagic_dagster.drill.place import free_ports
 from tests.console.gate_installation import (
     NAME,
     NOBODY,
     PASSWORD,
     USERS,
     Gate,
-    free_port,
     hidden_field,
     installation,
     nginx_program,
@@ -105,7 +105,7 @@ def test_what_needs_no_login(gate):
     assert login.headers["strict-transport-security"] == "max-age=31536000"
     assert gate.ask("/session", "operator").status == gate.ask("/gate/session", "operator").status == 404
     assert login.headers["x-frame-options"] == "DENY" and "nginx/" not in login.headers["server"]
-    with closing(http.client.HTTPConnection(NAME, gate.plain, timeout=10)) as plain:
+    with closing(http.client.HTTPConnection(NAME, gate.plain, timeout=90)) as plain:
         plain.request("GET", "/rooms/", headers={"Host": NAME})
         answer = plain.getresponse()
         assert (answer.status, answer.headers["Location"]) == (301, f"https://{NAME}:{gate.secure}/rooms/")
@@ -206,7 +206,7 @@ def test_other_names_are_nobodys(gate):
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
     for name in ("evil.example", None):
-        with socket.create_connection((NAME, gate.secure), timeout=10) as plain, pytest.raises(ssl.SSLError):
+        with socket.create_connection((NAME, gate.secure), timeout=90) as plain, pytest.raises(ssl.SSLError):
             trust.wrap_socket(plain, server_hostname=name)
     for host in ("", " ", "localhost localhost", "localhost\tx", "local host"):
         assert b"421" in (got := gate.raw(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())) or b"400" in got
@@ -247,7 +247,7 @@ def test_somebody_elses_page_asks_nothing(gate):
 
 def socket_of(gate, who: str | None, origin: str | None = "own", path: str = "/dagster/graphql"):
     return connect(
-        f"wss://{NAME}:{gate.secure}{path}", ssl=gate.trust, subprotocols=["graphql-ws"], open_timeout=20,
+        f"wss://{NAME}:{gate.secure}{path}", ssl=gate.trust, subprotocols=["graphql-ws"], open_timeout=90,
         origin=f"https://{NAME}:{gate.secure}" if origin == "own" else origin,
         additional_headers={"Cookie": gate.cookie(who)} if who else {}, proxy=None,
     )  # fmt: skip
@@ -257,7 +257,7 @@ def first_answer(socket, query: str) -> dict:
     socket.send(json.dumps({"type": "connection_init"}))
     socket.send(json.dumps({"id": "1", "type": "start", "payload": {"query": query}}))
     while True:
-        said = json.loads(socket.recv(timeout=20))
+        said = json.loads(socket.recv(timeout=90))
         if said["type"] not in ("connection_ack", "ka"):
             return said
 
@@ -348,14 +348,14 @@ def test_an_upload_goes_through_as_it_comes_and_goes_on_after_a_cut(gate):
     url = json.loads(made.body)["url"]
     head = f"PATCH {url} HTTP/1.1\r\nHost: {NAME}:{gate.secure}\r\nAuthorization: {token['Authorization']}\r\n"
     rest = "Content-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\nTus-Resumable: 1.0.0\r\n"
-    with gate.connection(20) as sender:
+    with gate.connection(90) as sender:
         sender.sendall(f"{head}{rest}Content-Length: {len(content)}\r\n\r\n".encode() + content[:2_000_000])
-        until = time.monotonic() + 20
+        until = time.monotonic() + 90
         while (at := _offset(gate, url, token)) == 0 and time.monotonic() < until:
             time.sleep(0.05)
     assert 0 < at <= 2_000_000, "nginx kept the bytes to itself"
     more = {"Content_Type": "application/offset+octet-stream", "Tus_Resumable": "1.0.0"} | token
-    until = time.monotonic() + 20
+    until = time.monotonic() + 90
     while time.monotonic() < until:
         at = _offset(gate, url, token)
         done = gate.ask(url, None, "PATCH", content[at:-1], Upload_Offset=str(at), **more)
@@ -400,8 +400,8 @@ def test_the_log_holds_no_names_and_no_keys(gate):
 
 def test_where_the_console_is_silent_everything_is_closed(gate, tmp_path):
     with ExitStack() as stack:
-        plain, secure = free_port(), free_port()
-        main = write_nginx(tmp_path / "nginx", gate.ports | {"console": free_port()}, plain, secure)
+        plain, secure, console = free_ports(3)
+        main = write_nginx(tmp_path / "nginx", gate.ports | {"console": console}, plain, secure)
         start_nginx(stack, main)
         wait_for(secure)
         other = Gate(tmp_path, gate.ports, plain, secure, gate.sessions, gate.metrics)

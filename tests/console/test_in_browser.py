@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.releases import environments
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.record import Change, Release, write_release
@@ -102,9 +102,7 @@ def _in_console(root: Path, code: str) -> str:
 @pytest.fixture(scope="module")
 def url(installation) -> Iterator[str]:
     """The console, up."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)[0]
     command = [sys.executable, "-m", "geomagic_dagster.cli", "console", "--port", str(port)]
     with open(installation / "console.log", "wb") as log:
         process = subprocess.Popen(

@@ -21,6 +21,7 @@ from geomagic_dagster.cv.stage import ScanRejected, progress
 from geomagic_dagster.guardrails import child
 from geomagic_dagster.guardrails.child import CaughtElsewhere, ChildDied, call
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout
+from geomagic_dagster.guardrails.processes import Process
 
 LONG = Deadline("nap", 60.0, "geomagic_nap_ratio")
 SHORT = Deadline("nap", 1.0, "geomagic_nap_ratio")
@@ -219,13 +220,13 @@ def test_the_process_ends_when_its_caller_is_killed(started, tmp_path):
         env={**os.environ, "PYTHONPATH": str(root)},
         cwd=root,
     )
-    pid = int(wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text()))
+    process = Process.of(int(wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())))
     caller.kill()
     caller.wait()
-    wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
+    wait_for(lambda: not process.is_alive())
 
 
-def wait_for(condition, seconds: float = 30.0):
+def wait_for(condition, seconds: float = 90.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if value := condition():

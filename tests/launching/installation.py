@@ -140,7 +140,7 @@ def installed(home: Path, intake_port: int) -> Iterator[Installation]:
         installation.instance.dispose()
         everybody = installation.processes()
         supervisor.send_signal(signal.SIGTERM)
-        supervisor.wait(30)
+        supervisor.wait(DEADLINE_S)
         assert not [process for process in everybody if process.is_alive()]
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 import pytest
 from dagster import DagsterRunStatus, RunsFilter
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.processes import Process
 from geomagic_dagster.jobs.local_run import REPOSITORY
@@ -31,15 +32,9 @@ pytestmark = [
 CRASH_POINTS = ("claimed", "placed", "assigned", "made", "submitted")
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory) -> Iterator[Installation]:
-    with installed(tmp_path_factory.mktemp("home") / "home", free_port()) as installation:
+    with installed(tmp_path_factory.mktemp("home") / "home", free_ports(1)[0]) as installation:
         yield installation
 
 
@@ -213,15 +208,15 @@ def test_a_sender_that_hangs_up_leaves_nothing(installation):
 
 
 def test_nothing_is_left_running_by_a_supervisor_that_is_killed(tmp_path):  # one that is told to end: see `installed`
-    with installed(tmp_path / "home", free_port()) as installation:
+    with installed(tmp_path / "home", free_ports(1)[0]) as installation:
         (installation.home / "hold").touch()
         _, answer = installation.post("den.zip", installation.archive("den").read_bytes())
         installation.wait(lambda: installation.run(answer["run_id"]).status == DagsterRunStatus.STARTED, "the start")
         everybody = installation.processes()
         assert Process.loads(installation.run(answer["run_id"]).tags[WORKER_TAG]) in everybody
         installation.supervisor.kill()
-        installation.supervisor.wait(30)
-        deadline = time.monotonic() + 40
+        installation.supervisor.wait(90)
+        deadline = time.monotonic() + 90
         while left := {process for process in everybody if process.is_alive()}:
             assert time.monotonic() < deadline, [_command(process.pid) for process in left]
             time.sleep(0.1)

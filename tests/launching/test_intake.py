@@ -30,7 +30,7 @@ def test_a_claim_is_held_by_one_and_let_go_of(tmp_path):
         other.start()
         other.join(0.3)
         order.append("first")
-    other.join(10)
+    other.join(60)
     assert order == ["first", "other"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.monitoring.exporter import Exporter
 from tests.toy_stages.installation import Toys
 
@@ -38,12 +38,6 @@ def dagster_in(folder: Path, yaml: str = FILE_PER_RUN) -> DagsterInstance:
     return DagsterInstance.from_config(str(folder))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def postgres_port():
     """A Postgres of its own, gone with the tests. It refuses to run as root, so there it runs as user postgres."""
@@ -59,14 +53,14 @@ def postgres_port():
         [programs[0], *options, "-U", "postgres", "-A", "trust", "--no-sync"],
         user=user, check=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    port = free_port()
+    port = free_ports(1)[0]
     server = subprocess.Popen(
         [programs[1], *options, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"],
         user=user, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     yield port
     server.terminate()
-    server.wait(30)
+    server.wait(90)
     shutil.rmtree(folder)
 
 
@@ -77,7 +71,7 @@ def _debian() -> str:
 def new_database(port: int) -> str:
     import psycopg2
 
-    until = time.monotonic() + 30
+    until = time.monotonic() + 90
     while True:
         try:
             connection = psycopg2.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres")

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.monitoring.counts import METRICS
 from geomagic_dagster.monitoring.exporter import serve
 from geomagic_dagster.monitoring.surroundings import AGES, VALUES
 from geomagic_dagster.monitoring.watcher import COUNTERS, GAUGES
 from tests.conftest import REPOSITORY
-from tests.monitoring.conftest import free_port
 from tests.toy_stages.scans import write_toy_scan
 
 FOLDER = REPOSITORY / "deploy" / "observability"
@@ -105,7 +105,7 @@ def test_promtool_finds_nothing_to_better_in_the_page(toys, instance, follow):
 def test_prometheus_scrapes_it_and_loads_the_rules(toys, instance, follow, tmp_path):
     prometheus = binary("prometheus")
     toys.process(write_toy_scan(toys.corpus / "room"), instance)
-    exporter, stop, ports = follow(instance, toys), threading.Event(), (free_port(), free_port())
+    exporter, stop, ports = follow(instance, toys), threading.Event(), free_ports(2)
     server = threading.Thread(target=serve, args=(exporter, "127.0.0.1", ports[0], stop, 0.5))
     server.start()
     config = (FOLDER / "prometheus.yml").read_text()
@@ -130,7 +130,7 @@ def test_prometheus_scrapes_it_and_loads_the_rules(toys, instance, follow, tmp_p
             return json.load(answer)["data"]
 
     def wait_for(expression: str, value: str) -> None:
-        until, result = time.monotonic() + 60, None
+        until, result = time.monotonic() + 120, None
         while time.monotonic() < until:
             try:
                 result = ask("query", query=expression)["result"]
@@ -156,8 +156,8 @@ def test_prometheus_scrapes_it_and_loads_the_rules(toys, instance, follow, tmp_p
     finally:
         process.terminate()
         stop.set()
-        process.wait(20)
-        server.join(20)
+        process.wait(90)
+        server.join(90)
 
 
 def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path):

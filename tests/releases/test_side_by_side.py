@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.definitions import build_definitions
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of
@@ -164,14 +164,6 @@ def test_a_warm_process_comes_and_goes_with_its_uploads_and_never_under_a_run(su
 
 
 # --- the real thing ---------------------------------------------------------------------------------
-
-
-def free_ports(count: int) -> list[int]:
-    with_sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in with_sockets]
-    for each in with_sockets:
-        each.close()
-    return ports
 
 
 @dataclass

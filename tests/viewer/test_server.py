@@ -67,7 +67,7 @@ def ask(port):
     """Sends one request as it stands, with no client that would tidy it; gives status, headers and body."""
 
     def ask(target: str, method: str = "GET", host: str = "127.0.0.1", body: bytes = b""):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=90) as connection:
             head = f"{method} {target} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
             connection.sendall(head.encode("latin-1") + body)
             answer = http.client.HTTPResponse(connection, method=method)
@@ -217,7 +217,7 @@ def test_a_page_elsewhere_that_took_this_address_is_not_answered(ask, host, stat
 def test_who_listens_to_others_on_purpose_is_answered_by_any_name(home):
     with room_server({PACKAGES: PackageFolder(home / "packages")}, "0.0.0.0", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=90)
         connection.request("GET", "/", headers={"Host": "rooms.example"})
         assert connection.getresponse().status == 200
         connection.close()

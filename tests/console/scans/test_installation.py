@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.jobs.local_run import REPOSITORY
 from tests.console.people import PASSWORD
@@ -28,19 +28,14 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory) -> Iterator[Installation]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with installed(tmp_path_factory.mktemp("home") / "home", port) as installation:
+    with installed(tmp_path_factory.mktemp("home") / "home", free_ports(1)[0]) as installation:
         yield installation
 
 
 @pytest.fixture(scope="module")
 def webserver(installation) -> Iterator[str]:
     """Dagster's own, of the same installation."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_ports(1)[0]
     home = installation.home / "dagster"
     command = [sys.executable, "-m", "dagster_webserver", "-w", str(home / "workspace.yaml"), "-h", "127.0.0.1"]
     with open(home / "webserver.log", "wb") as log:
@@ -49,7 +44,7 @@ def webserver(installation) -> Iterator[str]:
         )
     yield f"http://127.0.0.1:{port}"
     process.terminate()
-    process.wait(30)
+    process.wait(90)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +52,7 @@ def console(installation, webserver) -> Iterator[Console]:
     console = Console(installation.home, GEOMAGIC_DAGSTER_URL=webserver)
     yield console
     console.process.send_signal(signal.SIGTERM)
-    console.process.wait(30)
+    console.process.wait(90)
 
 
 def send(console: Console, content: bytes, name: str) -> str:

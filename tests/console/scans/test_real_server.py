@@ -16,13 +16,14 @@ from typing import Any
 
 import pytest
 
+from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.jobs.local_run import REPOSITORY
 from tests.console.scans.conftest import BYTES, archive
 from tests.console.scans.intake_stand_in import intake
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 
 
 def wait(condition: Callable[[], Any], what: str) -> Any:
@@ -37,9 +38,7 @@ class Console:
     """The console's process, and a client that speaks to it."""
 
     def __init__(self, home: Path, **environment: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_ports(1)[0]
         self.home, self.environment = home, environment
         self.start()
 
@@ -111,7 +110,7 @@ def console(tmp_path_factory) -> Iterator[Console]:
     console = Console(tmp_path_factory.mktemp("home"))
     yield console
     console.process.send_signal(signal.SIGTERM)
-    console.process.wait(30)
+    console.process.wait(90)
 
 
 @pytest.fixture
