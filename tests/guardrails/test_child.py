@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,19 @@ from geomagic_dagster.guardrails.child import CaughtElsewhere, ChildDied, call
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout
 from geomagic_dagster.guardrails.processes import Process
 
-LONG = Deadline("nap", 60.0, "geomagic_nap_ratio")
+LONG = Deadline("nap", 300.0, "geomagic_nap_ratio")
 SHORT = Deadline("nap", 1.0, "geomagic_nap_ratio")
 LOG = logging.getLogger("test")
+
+
+@dataclass(frozen=True)
+class WithTimeToTidy(Deadline):
+    """A busy machine may give a process nothing for a second, which is all the grace of a deadline that short."""
+
+    grace_s = 60.0
+
+
+SHORT_WITH_GRACE = WithTimeToTidy("nap", 1.0, "geomagic_nap_ratio")
 
 
 @pytest.fixture(params=["fork", "forkserver"])
@@ -108,11 +119,14 @@ def test_the_result_the_lines_and_the_progress_come_back(started, caplog):
 
 def test_a_process_that_holds_the_interpreters_lock_is_ended_and_leaves_its_traceback(started, caplog):
     call(double, 1, deadline=LONG, log=LOG)  # the server is there
-    started_s = time.monotonic()
-    with pytest.raises(StageTimeout) as caught:
-        call(hold_the_lock, None, deadline=SHORT, log=LOG)
-    assert caught.value.is_hard
-    assert 2.0 <= time.monotonic() - started_s < 12.0  # a second, and one of grace; a busy machine takes longer
+    took_s = []
+    while len(took_s) < 3 and not (took_s and took_s[-1] < 12.0):  # a busy machine may take longer once
+        started_s = time.monotonic()
+        with pytest.raises(StageTimeout) as caught:
+            call(hold_the_lock, None, deadline=SHORT, log=LOG)
+        assert caught.value.is_hard
+        took_s.append(time.monotonic() - started_s)
+    assert 2.0 <= took_s[-1] < 12.0, took_s  # a second, and one of grace
     assert "hold_the_lock" in caplog.text
     assert str(caught.value) == (
         "nap: expected an end within 1 s; got none, and it did not even end when told to, and was killed. "
@@ -122,14 +136,14 @@ def test_a_process_that_holds_the_interpreters_lock_is_ended_and_leaves_its_trac
 
 def test_the_soft_deadline_lets_the_function_tidy_up(started, tmp_path):
     with pytest.raises(StageTimeout, match="it was told to end") as caught:
-        call(sleep_and_tidy, tmp_path / "room", deadline=SHORT, log=LOG)
+        call(sleep_and_tidy, tmp_path / "room", deadline=SHORT_WITH_GRACE, log=LOG)
     assert not caught.value.is_hard
     assert (tmp_path / "room").read_text() == "tidy"
 
 
 def test_a_deadline_that_the_function_swallowed_counts_all_the_same(started):
     with pytest.raises(StageTimeout):
-        call(swallow_the_deadline, None, deadline=SHORT, log=LOG)
+        call(swallow_the_deadline, None, deadline=SHORT_WITH_GRACE, log=LOG)
 
 
 def test_a_killed_process_is_said_to_have_run_out_of_memory(started):
@@ -208,7 +222,7 @@ if __name__ == "__main__":
 
 def tell_and_hang(place: str, log: logging.Logger) -> None:
     Path(place).write_text(str(os.getpid()))
-    time.sleep(50)
+    time.sleep(600)
 
 
 @pytest.mark.parametrize("started", ["fork", "forkserver"])

@@ -50,7 +50,7 @@ def test_a_child_ends_with_its_parent():
             sys.executable,
             "-c",
             "import subprocess, time; from geomagic_dagster.guardrails.processes import die_with_parent\n"
-            "print(subprocess.Popen(['sleep', '60'], preexec_fn=die_with_parent).pid, flush=True); time.sleep(60)",
+            "print(subprocess.Popen(['sleep', '600'], preexec_fn=die_with_parent).pid, flush=True); time.sleep(600)",
         ],
         stdout=subprocess.PIPE,
     )

@@ -60,7 +60,7 @@ def asked(path: Path) -> processes.Process:
 
 
 def ended(process: processes.Process) -> bool:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 55  # before a worker gives up by itself
     while process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.02)
     return not process.is_alive()
