@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from tests.order import LONGEST_FIRST
 
@@ -47,6 +50,16 @@ _patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 hypothesis_settings.register_profile("repeatable", derandomize=True, **_patient)
 hypothesis_settings.register_profile("exploring", derandomize=False, **_patient)
 hypothesis_settings.load_profile("repeatable")
+
+
+@event.listens_for(Engine, "connect")
+def _wait_for_no_disk(connection: object, record: object) -> None:
+    """A database of a test need not outlive the machine's power; what is killed in a test loses nothing by this.
+
+    launching/storage.py sets its connections up after this, as it does everywhere.
+    """
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous=OFF")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

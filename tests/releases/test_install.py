@@ -210,8 +210,10 @@ def test_a_wheel_that_is_not_the_recorded_one_is_refused(record, tmp_path):
 
 @pytest.fixture
 def own(tmp_path, home, record) -> environments.Environment:
-    """An environment that a test may spoil."""
-    return environments.install(record, tmp_path / "home", fill=borrowing())
+    """An environment that a test may spoil. That one like it loads is known of `home`, and takes most of the time."""
+    environment = environments.build(record, tmp_path / "home", fill=borrowing())
+    environments.activate(environment, tmp_path / "home")
+    return environment
 
 
 def packages_of(environment: environments.Environment) -> Path:
