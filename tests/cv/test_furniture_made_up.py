@@ -1,4 +1,4 @@
-"""Boxes of furniture against the truth of made-up rooms, walked through with a phone; and in real scans.
+"""Boxes of furniture against the truth of made-up rooms, walked through with a phone. Of real scans: tests/journey.
 
 What is right is said in bench/boxes.py. Measured with tracking that closes its loops (PHONE) on seeds 30 to 59, before
 anybody had looked at them: precision 0.94, recall 0.91; since then 0.95 and 0.92, within one sigma 0.76, within two
@@ -19,10 +19,8 @@ import pytest
 
 from bench.boxes import JudgedBoxes, judge_boxes, precision_and_recall
 from geomagic_dagster.cv.stage import find_stages
-from geomagic_dagster.cv.types import Furniture
 from geomagic_dagster.guardrails.execution import run_stage
 from geomagic_dagster.scans.made_up import PHONE, PHONE_DRIFTING, ScanOptions, make_room, scan_room
-from geomagic_dagster.scans.reader import read_scan
 
 ROOMS = int(os.environ.get("GEOMAGIC_ROOMS", "4"))
 
@@ -72,35 +70,9 @@ def test_boxes_are_right_and_their_sigmas_honest(options: ScanOptions, least_of_
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300 + 120 * ROOMS)
 def test_furniture_takes_less_than_a_quarter_of_all_stages():
-    _, seconds = room(30, PHONE)
-    assert seconds["furniture"] < 0.25 * sum(seconds.values())
-
-
-@pytest.mark.slow
-def test_tables_of_an_office_kitchen_are_76_cm_high(real_scans):
-    results = run_to_furniture(read_scan(real_scans / "hololens_office_kitchen"))
-    result: Furniture = results["furniture"]
-    top = result.centre_world_m_k3[:, 2] + 0.5 * result.size_m_k3[:, 2] - results["layout"].floor_z_world_m
-    tables = [k for k, kind in enumerate(result.kind_k) if kind == "table"]
-    assert len(tables) == 2
-    np.testing.assert_allclose(top[tables], 0.76, atol=0.03)
-    lengths = sorted(float(result.size_m_k3[k, :2].max()) for k in tables)
-    assert lengths[0] == pytest.approx(1.0, abs=0.1)  # the round one
-    assert lengths[1] == pytest.approx(3.0, abs=0.15)
-
-
-@pytest.mark.slow
-def test_the_cabinet_of_tum_has_its_height(real_scans):
-    results = run_to_furniture(read_scan(real_scans / "tum_fr3_cabinet"))
-    result: Furniture = results["furniture"]
-    # the camera walks around it; whatever else there is stands metres behind
-    middle = np.median(results["poses"].world_T_cam_b44[:, :2, 3], axis=0)
-    near = [k for k in range(len(result.kind_k)) if np.hypot(*(result.centre_world_m_k3[k, :2] - middle)) < 1.5]
-    assert [result.kind_k[k] for k in near] == ["storage"]
-    box = result.centre_world_m_k3[near[0]], result.size_m_k3[near[0]]
-    vertices = results["mesh"].vertices_world_m_v3
-    is_inner = (np.abs(vertices[:, :2] - box[0][:2]) < 0.15).all(1)  # its top, from the fused depth
-    top = float(np.median(vertices[is_inner, 2])) - results["layout"].floor_z_world_m
-    assert box[1][2] == pytest.approx(top, abs=0.03)
-    assert 0.5 < top < 0.6
+    """In most of the rooms above: while one stage of one room runs, the machine may have been busy."""
+    seconds = [room(seed, PHONE_DRIFTING)[1] for seed in range(30, 30 + ROOMS)]
+    shares = [each["furniture"] / sum(each.values()) for each in seconds]
+    assert np.median(shares) < 0.25, shares
