@@ -147,12 +147,13 @@ def test_an_environment_sees_no_code_but_its_own(home, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_an_install_that_is_killed_leaves_nothing_that_looks_installed(record, tmp_path, point):
+def test_an_install_that_is_killed_leaves_nothing_that_looks_installed(record, tmp_path, point, monkeypatch):
     command = [sys.executable, "-m", "tests.releases.install_process", str(record), str(tmp_path), point]
     assert subprocess.run(command, check=False, capture_output=True).returncode == -9
     assert environments.installed(tmp_path, "1.0") is None
     assert list((tmp_path / "releases" / "1.0").glob("env-*"))  # what it left ...
     if point == "linked":
+        monkeypatch.setattr(environments, "check_loads", lambda environment: None)  # that of `home` loaded
         environment = environments.install(record, tmp_path, fill=borrowing())
         assert list((tmp_path / "releases" / "1.0").glob("env-*")) == [environment.folder]  # ... is swept away
 
@@ -209,11 +210,10 @@ def test_a_wheel_that_is_not_the_recorded_one_is_refused(record, tmp_path):
 
 
 @pytest.fixture
-def own(tmp_path, home, record) -> environments.Environment:
-    """An environment that a test may spoil. That one like it loads is known of `home`, and takes most of the time."""
-    environment = environments.build(record, tmp_path / "home", fill=borrowing())
-    environments.activate(environment, tmp_path / "home")
-    return environment
+def own(tmp_path, home) -> environments.Environment:
+    """An environment that a test may spoil: a copy of that of `home`, since to make one and load it takes long."""
+    shutil.copytree(home / "releases", tmp_path / "home" / "releases", symlinks=True)
+    return installed(tmp_path / "home")
 
 
 def packages_of(environment: environments.Environment) -> Path:
@@ -297,7 +297,8 @@ def test_what_was_compiled_of_a_shared_module_is_shared_too(tmp_path):
     assert shared.samefile(tmp_path / "old" / "__pycache__" / "module.cpython-311.pyc")
 
 
-def test_a_release_that_is_removed_leaves_nothing_and_comes_back_the_same(own, record, tmp_path):
+def test_a_release_that_is_removed_leaves_nothing_and_comes_back_the_same(own, record, tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "check_loads", lambda environment: None)  # that of `home` loaded
     home = tmp_path / "home"
     assert environments.remove(home, "1.0") > 0
     assert environments.installed(home, "1.0") is None and not (home / "releases" / "1.0").exists()
