@@ -35,7 +35,7 @@ from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 from tests.conftest import workspace_of_latest
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 RELEASE = "latest"
 CORPUS_SCAN = "made_up_2"

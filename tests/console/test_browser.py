@@ -24,7 +24,7 @@ from geomagic_dagster.resources.places import Places
 from tests.console.people import PASSWORD
 from tests.viewer import rooms
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 DESK, PHONE = (1280, 860), (375, 740)
 DRAWN_MS = 60_000

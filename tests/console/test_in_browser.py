@@ -26,7 +26,7 @@ from geomagic_dagster.releases import environments
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.record import Change, Release, write_release
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "a long password 1"

@@ -28,7 +28,7 @@ from geomagic_dagster.releases.replay import replay
 from tests.releases.projects import borrowed_build, commit, copy_of_project, run_git
 
 FRAMES = 12
-pytestmark = pytest.mark.timeout(900)  # a cut compiles, installs and processes a scan
+pytestmark = pytest.mark.timeout(1800)  # a cut compiles, installs and processes a scan
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from geomagic_dagster.resources.places import Places
 from tests.releases.projects import borrowing, commit, copy_of_project, edit, other_version, small_record
 
 DEADLINE_S = 240.0
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 LIBRARY = "trimesh"
 OURS = metadata.version(LIBRARY)
 OTHER = f"{OURS}.999"

@@ -24,7 +24,7 @@ from geomagic_dagster.viewer.page import room_page
 from geomagic_dagster.viewer.server import room_server
 from tests.viewer import rooms
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 DESK, PHONE = (1280, 860), (375, 740)
 DRAWN_S = 60.0
