@@ -11,7 +11,7 @@ BIN := .venv/bin
 export GEOMAGIC_HOME ?= $(CURDIR)/.home
 export DAGSTER_HOME ?= $(GEOMAGIC_HOME)/dagster
 
-.PHONY: help run ui test lint bench lock viewer setup setup-ui setup-dev setup-browser setup-prometheus setup-nginx clean
+.PHONY: help run ui test quick lint bench lock viewer setup setup-ui setup-dev setup-browser setup-prometheus setup-nginx clean
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | column -t -s '|'
@@ -24,8 +24,13 @@ ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, inta
 
 # Tests that make true environments share what they download. Files begin in the order of tests/order.py.
 test: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
+PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 test: setup-dev  ## run all tests
-	@$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	@$(PYTEST)
+
+quick: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
+quick: setup-dev  ## ... but the slow ones
+	@$(PYTEST) -m "not slow"
 
 lint: setup-dev  ## ruff, the type checker, the import contract, and whether the stages compile
 	@$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports && $(BIN)/geomagic compile --check

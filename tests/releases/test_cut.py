@@ -90,6 +90,7 @@ def test_a_hotfix_needs_a_release(empty, tmp_path):
         cut(empty, tmp_path, "1.0.1", build=never_built)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "branch", "words"),
     [
@@ -151,6 +152,7 @@ def test_only_what_is_committed_is_in_the_wheel(project, tmp_path):
 # --- the record -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_record_says_all_that_the_release_is(released, empty):
     project, done = released
     release = verify_record(project / "releases" / "1.0")
@@ -168,6 +170,7 @@ def test_the_record_says_all_that_the_release_is(released, empty):
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_else_in_the_checkout_changes_but_the_workspace(released):
     project, _ = released
     changed = run_git(project, "show", "--name-only", "--format=", "HEAD").splitlines()
@@ -181,6 +184,7 @@ def test_nothing_else_in_the_checkout_changes_but_the_workspace(released):
     assert (project / "workspace.yaml").read_text().startswith("# Which code locations there are.\n")
 
 
+@pytest.mark.slow
 def test_the_release_is_installed_where_it_was_cut(released, home):
     environment = environments.installed(home, "1.0")
     assert environment is not None and environment.release == released[1].release
@@ -189,12 +193,14 @@ def test_the_release_is_installed_where_it_was_cut(released, home):
     assert there[1]["python_module"]["executable_path"] == str(environment.python) and left_out == []
 
 
+@pytest.mark.slow
 def test_a_release_that_is_not_installed_is_left_out_with_a_sentence(released, tmp_path):
     there, left_out = workspace.locations(released[0] / "workspace.yaml", tmp_path)
     assert [entry["python_module"]["location_name"] for entry in there] == ["latest"]
     assert left_out == ["release 1.0 is not installed, and left out: geomagic release install 1.0"]
 
 
+@pytest.mark.slow
 def test_entries_come_and_go_and_the_rest_of_the_file_stays(released, tmp_path):
     file = Path(shutil.copyfile(released[0] / "workspace.yaml", tmp_path / "workspace.yaml"))
     before = file.read_text()
@@ -214,6 +220,7 @@ def test_entries_come_and_go_and_the_rest_of_the_file_stays(released, tmp_path):
 # --- a hotfix -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hotfix_takes_the_place_names_what_it_changed_and_leaves_every_other_byte(released, home, tmp_path):
     project = shutil.copytree(released[0], tmp_path / "project")
     old = released[1].release
@@ -236,6 +243,7 @@ def test_a_hotfix_takes_the_place_names_what_it_changed_and_leaves_every_other_b
     assert before.python.exists()  # who still runs in it goes on; the next one sweeps it away
 
 
+@pytest.mark.slow
 def test_a_version_that_a_hotfix_replaced_is_still_the_one_that_is_replayed(released, home, tmp_path, monkeypatch):
     """The record of a package names 1.0.0 and a flag: it is made again from the history, with that flag."""
     records = Path(shutil.copytree(released[0] / "releases", tmp_path / "releases"))
@@ -319,6 +327,7 @@ def test_a_hotfix_that_changes_what_it_does_not_name_is_refused(new, manifest, w
         pinned.compare(PINNED, new, MANIFEST, manifest)
 
 
+@pytest.mark.slow
 def test_a_hotfix_that_changes_bytes_behind_the_stages_is_not_cut(released, home, tmp_path, monkeypatch):
     project = shutil.copytree(released[0], tmp_path / "project")
     run_git(project, "switch", "--quiet", "--create", "release-1.0")
