@@ -37,7 +37,7 @@ def fly_to_the_end(house: House, most: int = 400, every: int = 10) -> int:
 
 def test_the_flight_of_a_release_that_fails_is_ended_and_the_default_stays(house, caplog):
     house.live("1.1")
-    flight = house.fly("1.1", 30)
+    flight, began_s = house.fly("1.1", 30), time.time()
     house.plans["1.1"] = {"fails": "bug"}
     with caplog.at_level(logging.ERROR, "geomagic.watch"):
         uploads = fly_to_the_end(house)
@@ -48,7 +48,7 @@ def test_the_flight_of_a_release_that_fails_is_ended_and_the_default_stays(house
     assert "the default latest 0 of " in table.why and "betting test" in table.why
     assert "rolled_back_after_s=" in caplog.text
     counts = json.loads((house.home / "watcher.json").read_text())
-    assert counts["flights_ended"] == 1 and 0.0 < counts["rolled_back_after_s"] < 120.0
+    assert counts["flights_ended"] == 1 and 0.0 < counts["rolled_back_after_s"] < time.time() - began_s
 
 
 def test_a_flight_in_an_outage_that_strikes_both_goes_on(house):
@@ -467,9 +467,11 @@ def test_from_uploads_that_are_executed_to_the_end_of_the_flight_with_the_loop_r
     finally:
         stop.set()
         loop.join()
+    over_s = time.time()
     assert uploads < 80 and "fails more often" in house.written()[0]
     first_bad = min(
         run.ended_s for run in (each.run for each in Observer(house.instance).look(0.0)) if run.outcome == "failed"
     )
     ended = datetime.fromisoformat(house.routing.read().table.written_at).astimezone(UTC).timestamp()
-    assert watcher.counts.rolled_back_after_s == pytest.approx(ended - first_bad, abs=1.0)
+    # From the first that failed to the table that was written, said to the second, or soon after.
+    assert ended - first_bad - 1.0 <= watcher.counts.rolled_back_after_s <= over_s - first_bad

