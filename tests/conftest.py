@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER_PATIENCE_MS = 90_000.0
+"""How long a page may take for anything; say so to each context, too: context.set_default_timeout."""
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",  # it needs rights that a CI container has not; nothing but our own pages is opened
     "--use-angle=swiftshader",  # WebGL on machines without a graphics card
@@ -99,13 +101,16 @@ def real_scans() -> Path:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A real browser of this machine."""
-    from playwright.sync_api import sync_playwright
+    """A real browser of this machine, patient where it is busy."""
+    from playwright.sync_api import expect, sync_playwright
 
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     if program is None:
         pytest.skip(f"none of {', '.join(CHROMIUMS)} is on this machine; on Debian: make setup-browser")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(CHROMIUM_ARGUMENTS))
+        browser = playwright.chromium.launch(
+            executable_path=program, args=list(CHROMIUM_ARGUMENTS), timeout=BROWSER_PATIENCE_MS
+        )
+        expect.set_options(timeout=BROWSER_PATIENCE_MS)  # of every test alike, whichever came before it
         yield browser
         browser.close()

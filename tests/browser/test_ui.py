@@ -33,7 +33,7 @@ from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
-from tests.conftest import workspace_of_latest
+from tests.conftest import BROWSER_PATIENCE_MS, workspace_of_latest
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -42,8 +42,6 @@ CORPUS_SCAN = "made_up_2"
 UPLOAD = "Wohnküche 2. Stock"
 DEADLINE_S = 180.0
 """For what processes and runs do: only something broken takes so long."""
-PAGE_DEADLINE_S = 60.0
-"""For what the page itself does."""
 STAGES = find_stages()
 
 
@@ -132,8 +130,7 @@ def pictures(tmp_path_factory) -> Path:
 def page(chromium, url, pictures, request) -> Iterator[Page]:
     """The first page of the UI, in a fresh profile. How it looked at the end is kept, also when a test fails."""
     context = chromium.new_context(viewport={"width": 1600, "height": 1000}, base_url=url)
-    context.set_default_timeout(PAGE_DEADLINE_S * 1000)
-    expect.set_options(timeout=PAGE_DEADLINE_S * 1000)
+    context.set_default_timeout(BROWSER_PATIENCE_MS)
     page = context.new_page()
     page.goto("/")
     yield page

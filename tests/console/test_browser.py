@@ -21,6 +21,7 @@ from geomagic_dagster.console.scans import dagster_link
 from geomagic_dagster.console.scans.describing import link_key
 from geomagic_dagster.console.scans.models import Scan, State
 from geomagic_dagster.resources.places import Places
+from tests.conftest import BROWSER_PATIENCE_MS
 from tests.console.people import PASSWORD
 from tests.viewer import rooms
 
@@ -63,6 +64,7 @@ def scan(tmp_path, settings) -> Scan:
 def page(chromium, live_server, request) -> Iterator[Page]:
     width, height = request.param
     context = chromium.new_context(viewport={"width": width, "height": height}, base_url=live_server.url)
+    context.set_default_timeout(BROWSER_PATIENCE_MS)
     page, complaints = context.new_page(), []
     known = "Mesh is missing primitive index association"  # the viewer's word for meshes that share their vertices
     page.on(
@@ -151,5 +153,5 @@ def test_its_sender_sees_how_far_it_is_without_a_login(page, scan):
         state=State.REJECTED,
         reason="no floor seen in this scan: expected a floor; got none. Walk once around with the phone tilted down.",
     )
-    expect(page.locator(".reason")).to_contain_text("Walk once around", timeout=15_000)  # by itself
+    expect(page.locator(".reason")).to_contain_text("Walk once around")  # by itself
     keep(page, "status_rejected")

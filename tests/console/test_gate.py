@@ -17,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from geomagic_dagster.drill.place import free_ports
+from tests.conftest import BROWSER_PATIENCE_MS
 from tests.console.gate_installation import (
     NAME,
     NOBODY,
@@ -116,6 +117,7 @@ def test_what_needs_no_login(gate):
 def test_dagsters_pages_work_in_a_real_browser(gate, chromium, who):
     failed, sockets = [], []
     with closing(chromium.new_context(ignore_https_errors=True)) as context:
+        context.set_default_timeout(BROWSER_PATIENCE_MS)
         cookie = {"name": "sessionid", "value": gate.sessions[who], "domain": NAME, "path": "/", "secure": True}
         context.add_cookies([cookie | {"httpOnly": True}])
         page = context.new_page()
@@ -124,7 +126,7 @@ def test_dagsters_pages_work_in_a_real_browser(gate, chromium, who):
         page.on("pageerror", lambda error: failed.append(str(error)))
         page.on("websocket", lambda socket: sockets.append(socket.url))
         page.goto(f"https://{NAME}:{gate.secure}/dagster/runs")
-        page.get_by_text("No runs", exact=False).first.wait_for(timeout=60_000)
+        page.get_by_text("No runs", exact=False).first.wait_for()
         page.goto(f"https://{NAME}:{gate.secure}/rooms/")
         page.get_by_text("my room").wait_for()
     assert not failed

@@ -22,12 +22,13 @@ from geomagic_dagster.viewer.addresses import PACKAGES
 from geomagic_dagster.viewer.folders import PackageFolder
 from geomagic_dagster.viewer.page import room_page
 from geomagic_dagster.viewer.server import room_server
+from tests.conftest import BROWSER_PATIENCE_MS
 from tests.viewer import rooms
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 DESK, PHONE = (1280, 860), (375, 740)
-DRAWN_S = 60.0
+DRAWN_S = BROWSER_PATIENCE_MS / 1000
 
 
 @pytest.fixture
@@ -40,6 +41,7 @@ def show(chromium, tmp_path, request) -> Iterator[Callable[..., Page]]:
         path.write_bytes(room_page(files, "my room"))
         width, height = size
         contexts.append(chromium.new_context(viewport={"width": width, "height": height}, offline=True, **context))
+        contexts[-1].set_default_timeout(BROWSER_PATIENCE_MS)
         page = contexts[-1].new_page()
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -246,6 +248,7 @@ def test_the_served_list_leads_to_the_room_and_asks_for_nothing_else(chromium, t
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         page = chromium.new_page(viewport={"width": PHONE[0], "height": PHONE[1]})
+        page.set_default_timeout(BROWSER_PATIENCE_MS)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("request", lambda asked: None if asked.url.startswith(("data:", url)) else complaints.append(asked.url))
         page.goto(url)
