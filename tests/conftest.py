@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parents[1]
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER_PATIENCE_MS = 90_000.0
+BROWSER_PATIENCE_MS = 180_000.0
 """How long a page may take for anything; say so to each context, too: context.set_default_timeout."""
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",  # it needs rights that a CI container has not; nothing but our own pages is opened

@@ -63,6 +63,8 @@ for name in sys.argv[2:]:
 print(json.dumps(sessions))
 """
 PASSWORD = "a long password 1"
+PATIENCE_S = 300.0
+"""For processes that start: only something broken takes so long, however busy the machine is."""
 
 
 def nginx_program() -> str | None:
@@ -239,7 +241,7 @@ def start(stack: ExitStack, command: list[str], environment: Any, output: Path) 
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes] | None = None, output: Path | None = None) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + PATIENCE_S
     while time.monotonic() < until:
         if process is not None and process.poll() is not None:
             break

@@ -16,6 +16,7 @@ with patch.dict(os.environ):
     for _name in [name for name in os.environ if name.startswith(_ours)]:
         del os.environ[_name]
     os.environ["GEOMAGIC_HOME"] = _home
+    os.environ["GEOMAGIC_RECORDS"] = os.path.join(_home, "releases")  # not those that were cut of this project
     from geomagic_dagster.console.settings import *  # noqa: F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -32,7 +32,7 @@ REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "a long password 1"
 PEOPLE = {"rita": "researcher", "eve": "engineer", "sam": "scientist", "olga": "operator", "vera": "viewer"}
 PHONE, DESK = (375, 812), (1280, 900)
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 COMMITS = [
     Change("3f1c9a7e" * 5, "2026-11-18T09:12:00+01:00", "Walls that meet at an angle keep it"),
     Change("b07d2244" * 5, "2026-11-19T16:40:00+01:00", "Depth beyond 8 m no longer bends the floor"),

@@ -240,7 +240,7 @@ def test_the_process_ends_when_its_caller_is_killed(started, tmp_path):
     wait_for(lambda: not process.is_alive())
 
 
-def wait_for(condition, seconds: float = 90.0):
+def wait_for(condition, seconds: float = 240.0):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if value := condition():

@@ -25,7 +25,7 @@ from geomagic_dagster.jobs.upload_sensor import UPLOAD_TAG
 from geomagic_dagster.launching.serve import Ports, Supervisor, members, write_workspace
 from tests.toy_stages.scans import write_toy_scan
 
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 LOCATIONS: list[dict[str, Any]] = [
     {"python_module": {"module_name": "tests.launching.location", "location_name": "latest"}}
 ]

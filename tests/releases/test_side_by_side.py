@@ -31,7 +31,7 @@ from geomagic_dagster.releases.record import read_release, with_hashes, write_re
 from geomagic_dagster.resources.places import Places
 from tests.releases.projects import borrowing, commit, copy_of_project, edit, other_version, small_record
 
-DEADLINE_S = 240.0
+DEADLINE_S = 600.0
 pytestmark = pytest.mark.timeout(1800)
 LIBRARY = "trimesh"
 OURS = metadata.version(LIBRARY)

@@ -23,7 +23,7 @@ from tests.console.scans.intake_stand_in import intake
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_S = 90.0
+DEADLINE_S = 300.0
 
 
 def wait(condition: Callable[[], Any], what: str) -> Any:
