@@ -65,9 +65,15 @@ def _wait_for_no_disk(connection: object, record: object) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long begin first, so that no process is left alone with one at the end (see Makefile)."""
+    """Files that take long begin first, so that no process is left alone with one at the end (see Makefile).
+
+    What is slow gets an hour until it counts as hanging: many may share the machine.
+    """
     place = {file: number for number, file in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(place)))
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.fixture(autouse=True)

@@ -47,7 +47,7 @@ def room(seed: int, options: ScanOptions) -> tuple[JudgedBoxes, dict[str, float]
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900 + 120 * ROOMS)  # a room takes most of a minute where nothing else runs
+@pytest.mark.timeout(3600 + 240 * ROOMS)  # a room takes most of a minute where nothing else runs
 @pytest.mark.parametrize(
     ("options", "least_of_few", "least"),
     [
@@ -70,7 +70,7 @@ def test_boxes_are_right_and_their_sigmas_honest(options: ScanOptions, least_of_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900 + 120 * ROOMS)
+@pytest.mark.timeout(3600 + 240 * ROOMS)
 def test_furniture_takes_less_than_a_quarter_of_all_stages():
     """In most of the rooms above: while one stage of one room runs, the machine may have been busy."""
     seconds = [room(seed, PHONE_DRIFTING)[1] for seed in range(30, 30 + ROOMS)]

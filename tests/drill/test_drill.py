@@ -17,7 +17,6 @@ SEEDS_THAT_FAILED: tuple[int, ...] = ()
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.skipif(sys.platform != "linux", reason="a drill finds the processes that it kills in /proc: Linux only")
 @pytest.mark.parametrize("seed", [1, *SEEDS_THAT_FAILED])
 def test_eight_uploads_under_eight_faults_become_what_they_should_once_each(tmp_path, seed):

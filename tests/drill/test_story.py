@@ -14,7 +14,7 @@ WHEELS = "GEOMAGIC_TEST_WHEELS"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 def test_every_step_of_the_story_is_proved(tmp_path):
     """Takes minutes: three environments are made, and the libraries downloaded unless GEOMAGIC_TEST_WHEELS has them."""
     wheels = Path(os.environ[WHEELS]) if os.environ.get(WHEELS) else None

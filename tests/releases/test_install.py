@@ -367,7 +367,6 @@ def test_a_result_is_compared_file_by_file(record, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_from_the_lock_without_the_network_shared_with_another_release_and_replayed(project, tmp_path, monkeypatch):
     """A true cut; its environment made again on "another machine" (another home) from the record and the wheels
     alone; a scan of a year ago reproduced. What the second environment on a disk adds is a few per cent."""
