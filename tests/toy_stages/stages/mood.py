@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from geomagic_dagster.cv.stage import Field, Params, ScanRejected, progress, seconds, stage
+from geomagic_dagster.cv.stage import Field, Params, ScanRejected, minutes, progress, stage
 from tests.toy_stages.stages.nouns import Mood, Shades
 
 
@@ -61,7 +61,7 @@ TROUBLES = {
 }
 
 
-@stage(version="1", timeout=seconds(10), retries=2, gpu=True, owner="team:toys")
+@stage(version="1", timeout=minutes(2), retries=2, gpu=True, owner="team:toys")
 def mood(shades: Shades, params: MoodParams) -> Mood:
     calls = Path(os.environ.get("TOY_CALLS", os.devnull))
     if calls.exists() and calls.is_file():
