@@ -23,12 +23,11 @@ ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, inta
 	@$(BIN)/geomagic ui --port $(PORT)
 
 # Tests that make true environments share what they download. Files begin in the order of tests/order.py.
-test: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
 PYTEST := $(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+test: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
 test: setup-dev  ## run all tests
 	@$(PYTEST)
 
-quick: export GEOMAGIC_TEST_WHEELS ?= $(GEOMAGIC_HOME)/test-wheels
 quick: setup-dev  ## ... but the slow ones
 	@$(PYTEST) -m "not slow"
 
