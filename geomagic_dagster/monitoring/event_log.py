@@ -117,8 +117,10 @@ def new_events(
     if storage.is_run_sharded:
         path_of = storage.path_for_shard  # pyright: ignore[reportAttributeAccessIssue]
         files = [RunFile(path_of(run_id), run.read_to, run.is_past) for run_id, run in runs.items()]
-        is_backlog = readers is not None and sum(file.is_past for file in files) >= BACKLOG
-        read = readers.read(files) if is_backlog else map(events_of, files)
+        if readers is not None and sum(file.is_past for file in files) >= BACKLOG:
+            read = readers.read(files)
+        else:
+            read = map(events_of, files)
         yield from ((run_id, events) for run_id, events in zip(runs, read, strict=True) if events)
         return
     run_ids = list(runs)
@@ -126,7 +128,8 @@ def new_events(
         read_to = {run_id: runs[run_id].read_to for run_id in run_ids[first : first + RUNS_A_QUERY]}
         by_run: dict[str, list[Event]] = {}
         with storage.index_connection() as connection:
-            for run_id, *row in connection.execute(_statement(read_to)):
+            rows: Any = connection.execute(_statement(read_to))
+            for run_id, *row in rows:
                 by_run.setdefault(run_id, []).append(event_of(row))
         yield from by_run.items()
 

@@ -1,8 +1,8 @@
 """One event of Dagster's log: which kinds are read, and what is read of each.
 
-Belongs here: from a row of the log to an `Event`. Does not belong here: how rows are found (event_log.py, run_files.py),
-what an event adds to the numbers (fold.py), or any import that is not needed for it: readers are processes of their own
-that begin with this module (run_files.py).
+Belongs here: from a row of the log to an `Event`. Does not belong here: how rows are found (event_log.py,
+run_files.py), what an event adds to the numbers (fold.py), nor any import that can be spared: readers are processes
+that load no more than this (run_files.py).
 
 The JSON in a row is what every later Dagster must read, since nobody rewrites old logs.
 """
@@ -10,7 +10,7 @@ The JSON in a row is what every later Dagster must read, since nobody rewrites o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Event(NamedTuple):
     data: Mapping[str, Any]
 
 
-Row = tuple[int, str, str | None, Any, str | None]
+Row = Sequence[Any]
 """Id, kind, step, time in UTC (a datetime, or a text on SQLite), JSON (None for `TIMES_ONLY`)."""
 Fields = tuple[int, str, str, float, Mapping[str, Any]]
 """An `Event` as a plain tuple, which crosses the border of a process in a third of the time."""

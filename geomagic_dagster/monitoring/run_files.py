@@ -4,10 +4,10 @@ Belongs here: reading such a file, and sharing many of them out. Does not belong
 (event_log.py), what is read of an event (events.py) and what it means (fold.py).
 
 Most of a first look goes to opening these files (SQLite reads the schema of each one anew) and to their JSON. A reader
-does both in another process, so that a second core helps. (Threads do not: they wait for each other's lock.) It is this
-module as a program and no fork, since the exporter has threads by then. It gets its work over a socket whose
-other end the exporter alone holds: it ends when the exporter does, however that ends. Readers live for one look, and are
-started for a backlog only: the few runs of a working day are read on the spot.
+does both in a process of its own, so that a second core helps; threads would wait for each other's lock. It is this
+module as a program and no fork, since the exporter has threads by then. Its work comes over a socket of which the
+exporter alone holds the other end, so it ends when the exporter does, however that ends. Readers live for one look,
+and are started for a backlog only: the few runs of a working day are read on the spot.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ FILES_AT_ONCE = 25
 ASKED_AHEAD = 2
 """So many lots of files are a reader's at a time: one to read, one to go on with at once."""
 END_WITHIN_S = 10.0
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
+"""For glibc: freed memory is kept, up to so much. A process as small as a reader would give it back and get it anew for
+every file, which costs a fifth of its time."""
 
 
 class RunFile(NamedTuple):
@@ -81,13 +84,16 @@ class Readers:
     """Processes that read; started when they are first needed, gone after the `with`."""
 
     def __init__(self, count: int | None = None) -> None:
-        self.count = count if count is not None else min(READERS, os.cpu_count() or 1)
+        self.count = count or READERS
         self._started: list[tuple[subprocess.Popen[bytes], Connection]] = []
 
     def __enter__(self) -> Readers:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         for _, connection in self._started:
             connection.close()  # it ends by that
         for process, _ in self._started:
@@ -104,20 +110,28 @@ class Readers:
             self._started.append(_start())
         lots = [files[first : first + FILES_AT_ONCE] for first in range(0, len(files), FILES_AT_ONCE)]
         asked: deque[tuple[subprocess.Popen[bytes], Connection]] = deque()
-        for number, lot in enumerate(lots):
-            asked.append(self._started[number % self.count])
-            _ask(*asked[-1], lot)
-            if len(asked) == self.count * ASKED_AHEAD:
-                yield from _answer(*asked.popleft())
-        while asked:
-            yield from _answer(*asked.popleft())
+        try:
+            for number, lot in enumerate(lots):
+                asked.append(self._started[number % self.count])
+                _ask(*asked[-1], lot)
+                if len(asked) == self.count * ASKED_AHEAD:
+                    yield from _answer(*asked[0])
+                    asked.popleft()
+            while asked:
+                yield from _answer(*asked[0])
+                asked.popleft()
+        finally:
+            if asked:  # what is still to come would be taken for the answer to the next question
+                self.end()
 
 
 def _start() -> tuple[subprocess.Popen[bytes], Connection]:
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, str(theirs.fileno())], pass_fds=[theirs.fileno()]
+            [sys.executable, "-m", __spec__.name, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | KEEP_MEMORY,
         )
     return process, Connection(ours.detach())
 
@@ -143,9 +157,9 @@ def _answer(process: subprocess.Popen[bytes], connection: Connection) -> Iterato
 def _died(process: subprocess.Popen[bytes]) -> ReaderDied:
     process.wait(END_WITHIN_S)
     return ReaderDied(
-        f"reader of the event log (process {process.pid}): expected the events of up to {FILES_AT_ONCE} runs; got its end "
-        f"(exit code {process.returncode}). Nothing is lost: the next look reads them again. If it stays so, look for "
-        "what ends processes on this machine (dmesg says when memory ran out)."
+        f"reader of the event log (process {process.pid}): expected the events of up to {FILES_AT_ONCE} runs; got its "
+        f"end (exit code {process.returncode}). Nothing is lost: the next look reads them again. If it stays so, look "
+        "for what ends processes on this machine (dmesg says when memory ran out)."
     )
 
 

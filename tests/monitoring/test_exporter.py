@@ -22,8 +22,9 @@ from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 
 from geomagic_dagster.guardrails import whole_files
-from geomagic_dagster.monitoring import event_log
+from geomagic_dagster.monitoring import event_log, events
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
+from geomagic_dagster.monitoring.run_files import RunFile, rows_of
 from geomagic_dagster.monitoring.state import CannotStart
 from geomagic_dagster.releases.routing_changes import make_live
 from tests.conftest import REPOSITORY
@@ -414,15 +415,15 @@ def test_an_event_is_read_whatever_is_in_its_texts_and_wherever_it_lies(tmp_path
         path = str(tmp_path / "what? 100%20 #1 é")  # Dagster itself cannot live there, but may one day
         shutil.copyfile(instance.event_log_storage.path_for_shard(run_id), path)
     for is_past in (False, True):
-        rows = event_log._rows_of_file(path, 0, is_past)
+        rows = rows_of(RunFile(path, 0, is_past))
         assert [row[1] for row in rows] == ["PIPELINE_START", "PIPELINE_SUCCESS"]
-        times_s = [event_log._event(row).time_s for row in rows]
+        times_s = [events.event_of(row).time_s for row in rows]
         assert times_s == pytest.approx([start.timestamp, end.timestamp], abs=1e-6)
     entries = [
         {"label": "seconds", "entry_data": {"value": 1.5}},
         {"label": "file", "entry_data": {"text": "room \ud800.jpg", "value": float("nan")}},  # half a character
     ]
     event = {"event_type_value": "STEP_OUTPUT", "message": "", "event_specific_data": {"metadata_entries": entries}}
-    said = event_log._data(json.dumps({"dagster_event": event}))
+    said = events.data_of(json.dumps({"dagster_event": event}))
     assert said["metadata"]["seconds"] == 1.5
     assert list(said["metadata"]) == ["seconds", "file"]
