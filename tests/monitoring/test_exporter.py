@@ -66,7 +66,9 @@ def add_run(instance, tag: str = "1.0", ends_s: float | None = None) -> str:
     return run.run_id
 
 
-def test_runs_of_every_fate_are_counted_and_their_release_is_known(toys, any_instance, follow):
+def test_runs_of_every_fate_are_counted_whoever_reads_and_their_release_is_known(
+    toys, any_instance, follow, monkeypatch, tmp_path
+):
     instance = any_instance
     exporter = follow(instance, toys)
     toys.process(write_toy_scan(toys.corpus / "Annas Zimmer"), instance)
@@ -93,6 +95,10 @@ def test_runs_of_every_fate_are_counted_and_their_release_is_known(toys, any_ins
     assert ("geomagic_exporter_unreadable_events_total",) not in found
     assert "Annas" not in exporter.page()
     assert "Bernd" not in exporter.page()
+    monkeypatch.setattr(event_log, "BACKLOG", 0)
+    with_readers = Exporter(instance, toys.places, tmp_path / "another.json")
+    with_readers.look()
+    assert counters(with_readers) == counters(exporter)
 
 
 def test_looks_in_between_and_restarts_change_nothing(toys, any_instance, follow, tmp_path):
@@ -379,7 +385,9 @@ def test_the_command_killed_again_and_again_while_runs_come_counts_each_once(tmp
     script = (
         "import os, threading; from pathlib import Path; from dagster import DagsterInstance\n"
         "from geomagic_dagster.definitions import places_from\n"
+        "from geomagic_dagster.monitoring import event_log, run_files\n"
         "from geomagic_dagster.monitoring.exporter import exporter_of, serve\n"
+        "event_log.BACKLOG, run_files.FILES_AT_ONCE = 0, 2\n"  # readers at every look
         "with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ),"
         " Path(os.environ['GEOMAGIC_HOME']) / 'metrics' / 'state.json') as exporter:\n"
         "    serve(exporter, '127.0.0.1', 0, threading.Event(), every_s=0.0)\n"
