@@ -184,3 +184,22 @@ def test_signals_to_the_whole_group_leave_the_ending_to_the_exporter(tmp_path, m
         assert list(readers.read(files)) == [events_of(file) for file in files]
         processes = [process for process, _ in readers._started]
     assert [process.returncode for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("geomagic_dagster.monitoring.run_files", {"dagster", "sqlalchemy", "prometheus_client"}),
+        (
+            "geomagic_dagster.resources.environment",
+            {"geomagic_dagster.definitions", "geomagic_dagster.jobs.process_scan"},
+        ),
+    ],
+)
+def test_what_is_started_for_the_first_page_loads_only_what_it_needs(module, spared):
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import {module}, sys; print(*sys.modules)"],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    assert module in loaded
+    assert not spared & set(loaded)
