@@ -78,8 +78,8 @@ def measure(command: list[str], environment: dict[str, str], runs: int, add_runs
         assert steps == (runs - failed) * len(STAGES) + failed * 3, steps
         print(
             f"first page with all of the past: {seconds:.2f} s after the command (the look: {look(text):.2f} s; "
-            f"{value(text, 'process_cpu_seconds_total'):.2f} s of processor in all; load {os.getloadavg()[0]:.1f} on "
-            f"{os.cpu_count()} cores)"
+            f"{value(text, 'process_cpu_seconds_total'):.2f} s of processor without its readers; "
+            f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
         )
         memory = [memory_mb(text)]
         pages, looks = [], []

@@ -1,16 +1,7 @@
-"""Assembles the code location of this release; the only reader of the environment.
+"""Assembles the code location of this release from what the environment says (resources/environment.py).
 
-Belongs here: which assets, jobs, sensors and resources there are, and where GEOMAGIC_* say that everything
-lies. Does not belong here: anything that does something. Loading it imports neither torch nor OpenCV: an idle
-code location stays small and answers at once.
-
-    GEOMAGIC_HOME        everything that is not said to be elsewhere lies below it (default: .home)
-    GEOMAGIC_RELEASE     the name of this release (default: that of the environment, else latest)
-    GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
-    GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_FAILED, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
-    GEOMAGIC_ROUTING     the routing table: a folder or an fsspec URL (default: routing/ in the store)
-    GEOMAGIC_ROOMS_URL   where browsers find the pages of rooms (default: http://127.0.0.1:3001)
-    GEOMAGIC_DEVICE      where tensors live (default: CUDA where there is one)
+Belongs here: which assets, jobs, sensors and resources there are. Does not belong here: anything that does something.
+Loading it imports neither torch nor OpenCV: an idle code location stays small and answers at once.
 """
 
 import os
@@ -24,7 +15,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from dagster import BetaWarning, Definitions, ExecutorDefinition, in_process_executor
 
@@ -37,36 +27,10 @@ from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
 from geomagic_dagster.releases.installed import LATEST, check_installed, release_here
+from geomagic_dagster.resources.environment import home_from as home_from  # others look for both here, too
+from geomagic_dagster.resources.environment import places_from as places_from
 from geomagic_dagster.resources.io_manager import ArtefactIOManager
 from geomagic_dagster.resources.places import Places
-
-VARIABLES = {
-    "GEOMAGIC_STORE": "store_url",
-    "GEOMAGIC_CACHE": "cache",
-    "GEOMAGIC_INBOX": "inbox",
-    "GEOMAGIC_DONE": "done",
-    "GEOMAGIC_QUARANTINE": "quarantine",
-    "GEOMAGIC_FAILED": "failed",
-    "GEOMAGIC_PACKAGES": "packages",
-    "GEOMAGIC_CORPUS": "corpus",
-    "GEOMAGIC_ROUTING": "routing_url",
-    "GEOMAGIC_ROOMS_URL": "rooms_url",
-    "GEOMAGIC_DEVICE": "device",
-}
-
-
-def home_from(environment: Mapping[str, str]) -> Path:
-    return Path(environment.get("GEOMAGIC_HOME") or ".home").expanduser().absolute()
-
-
-def places_from(environment: Mapping[str, str]) -> Places:
-    """The places that the environment names; folders become absolute, since steps run in other processes."""
-    home = home_from(environment)
-    said = {field: environment[variable] for variable, field in VARIABLES.items() if environment.get(variable)}
-    folders = {name: said[name] for name in said if name not in ("device", "rooms_url") and "://" not in said[name]}
-    return Places.in_home(
-        home, **said | {name: str(Path(path).expanduser().absolute()) for name, path in folders.items()}
-    )
 
 
 def release_from(environment: Mapping[str, str]) -> str:

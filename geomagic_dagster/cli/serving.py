@@ -115,10 +115,10 @@ def metrics(
 
         from dagster import DagsterInstance
 
-        from geomagic_dagster.definitions import home_from, places_from
         from geomagic_dagster.jobs.local_run import dagster_home
         from geomagic_dagster.monitoring.exporter import exporter_of, serve
         from geomagic_dagster.monitoring.state import CannotStart
+        from geomagic_dagster.resources.environment import home_from, places_from
 
         home = home_from(os.environ)
         os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home)))

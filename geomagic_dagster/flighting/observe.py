@@ -30,7 +30,8 @@ from geomagic_dagster.guardrails.tags import (
 from geomagic_dagster.jobs.attempts import ENDED
 from geomagic_dagster.jobs.process_scan import JOB
 from geomagic_dagster.monitoring.event_log import live_run, new_events
-from geomagic_dagster.monitoring.fold import COSTS, ENDS, FAILURES, NOTE, RUN_EXPIRED, UNKNOWN, Event, LiveRun, why_of
+from geomagic_dagster.monitoring.events import ENDS, FAILURES, NOTE, Event
+from geomagic_dagster.monitoring.fold import COSTS, RUN_EXPIRED, UNKNOWN, LiveRun, why_of
 
 OVERLAP_S = 60.0
 PAGE = 500

@@ -1,7 +1,7 @@
 """Reads Dagster's runs and events, each exactly once, from SQLite and Postgres alike.
 
 Belongs here: finding runs that were not seen before, and reading the events of runs that may have new ones.
-Does not belong here: what the events mean (fold.py).
+Does not belong here: what is read of an event (events.py), SQLite's files (run_files.py), what events mean (fold.py).
 
 Why this way. Dagster has no public call that gives the events of all runs in order. `fetch_run_status_changes`
 knows of runs only, `get_event_records` of one kind of event at a time, and on the default SQLite storage ids count
@@ -12,9 +12,8 @@ read on from its own cursor.
 A run's events are read past `get_records_for_run`, which is public, with one statement of SQL on Dagster's table
 `event_logs`: that call takes 26 ms for the first look at a run of SQLite (it checks the schema of that run's file)
 and 2 ms for each one on, mostly for building objects of which a handful of fields are read here. This takes half a
-millisecond. (Reading with several threads or processes was tried, and no faster on two cores.)
-The columns are those of Dagster's own `SqlEventLogStorageTable`; the JSON in them is what every later Dagster must
-read, since nobody rewrites old logs.
+millisecond, and where there is a backlog, other processes take most of that (run_files.py).
+The columns are those of Dagster's own `SqlEventLogStorageTable`.
 
 Commits that come late: on Postgres, a row may appear after one with a higher number. For runs, the last `OVERLAP`
 are looked at again, known by their ids; for events, a cursor follows a minute behind (fold.py). A clock that
@@ -23,34 +22,19 @@ steps moves neither.
 
 from __future__ import annotations
 
-import json
-import os
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy
 from dagster import DagsterInstance, DagsterRun, RunRecord, RunsFilter
 from dagster._core.storage.event_log import SqlEventLogStorage
 from dagster._core.storage.event_log.schema import SqlEventLogStorageTable as EVENT_LOGS
-from pydantic_core import from_json
 
-from geomagic_dagster.monitoring.fold import (
-    FAILURES,
-    NOTE,
-    READ,
-    RESULTS,
-    SETTLE_S,
-    TIMES_ONLY,
-    UNKNOWN,
-    Event,
-    LiveRun,
-)
+from geomagic_dagster.monitoring.events import NOTE, READ, TIMES_ONLY, Event, event_of
+from geomagic_dagster.monitoring.fold import SETTLE_S, UNKNOWN, LiveRun
+from geomagic_dagster.monitoring.run_files import Readers, RunFile, events_of
 
 RELEASE_TAG = "geomagic/release"
 DEADLINE_TAG = "geomagic/deadline_s"
@@ -58,8 +42,8 @@ RETRY_NUMBER_TAG = "dagster/retry_number"
 OVERLAP = 50
 RUNS_A_PAGE = 500
 RUNS_A_QUERY = 50
-EPOCH = datetime(1970, 1, 1)
-NOTHING: Mapping[str, Any] = {}
+BACKLOG = 250
+"""Runs of the past, of those to be read at once, from which on it pays to start readers."""
 
 
 @dataclass
@@ -117,8 +101,13 @@ def still_there(instance: DagsterInstance, run_ids: list[str]) -> set[str]:
     return there
 
 
-def new_events(instance: DagsterInstance, runs: Mapping[str, LiveRun]) -> Iterator[tuple[str, list[Event]]]:
-    """For each run that has any: its events behind its cursor, in the order of their ids."""
+def new_events(
+    instance: DagsterInstance, runs: Mapping[str, LiveRun], readers: Readers | None = None
+) -> Iterator[tuple[str, list[Event]]]:
+    """For each run that has any: its events behind its cursor, in the order of their ids.
+
+    `readers` help where there is a backlog in files.
+    """
     storage = instance.event_log_storage
     if not isinstance(storage, SqlEventLogStorage):
         raise TypeError(
@@ -126,18 +115,22 @@ def new_events(instance: DagsterInstance, runs: Mapping[str, LiveRun]) -> Iterat
             f"{type(storage).__name__}. Set `storage` in dagster.yaml to sqlite or postgres."
         )
     if storage.is_run_sharded:
-        for run_id, run in runs.items():
-            path = storage.path_for_shard(run_id)  # pyright: ignore[reportAttributeAccessIssue]
-            if rows := _rows_of_file(path, run.read_to, run.is_past):
-                yield run_id, [_event(row) for row in rows]
+        path_of = storage.path_for_shard  # pyright: ignore[reportAttributeAccessIssue]
+        files = [RunFile(path_of(run_id), run.read_to, run.is_past) for run_id, run in runs.items()]
+        if readers is not None and sum(file.is_past for file in files) >= BACKLOG:
+            read = readers.read(files)
+        else:
+            read = map(events_of, files)
+        yield from ((run_id, events) for run_id, events in zip(runs, read, strict=True) if events)
         return
     run_ids = list(runs)
     for first in range(0, len(run_ids), RUNS_A_QUERY):
         read_to = {run_id: runs[run_id].read_to for run_id in run_ids[first : first + RUNS_A_QUERY]}
         by_run: dict[str, list[Event]] = {}
         with storage.index_connection() as connection:
-            for run_id, *row in connection.execute(_statement(read_to)):
-                by_run.setdefault(run_id, []).append(_event(row))
+            rows: Any = connection.execute(_statement(read_to))
+            for run_id, *row in rows:
+                by_run.setdefault(run_id, []).append(event_of(row))
         yield from by_run.items()
 
 
@@ -160,78 +153,6 @@ def _statement(read_to: Mapping[str, int]) -> Any:
         )
         .order_by(columns.id)
     )
-
-
-_OF_FILE = f"""SELECT id, dagster_event_type, step_key, timestamp,
-    CASE WHEN dagster_event_type IN ({", ".join(f"'{kind}'" for kind in TIMES_ONLY)}) THEN NULL ELSE event END
-    FROM event_logs
-    WHERE id > ? AND dagster_event_type IN ({", ".join(f"'{kind}'" for kind in READ)})
-        AND (dagster_event_type != '{NOTE}' OR step_key IS NOT NULL)"""
-
-
-def _rows_of_file(path: str, read_to: int, is_past: bool) -> list[Any]:
-    """The rows behind an id; none where there is no file (yet, or any more)."""
-    if not os.path.exists(path):
-        return []
-    # Open for writing, and never written: who only reads leaves the two files of the write-ahead log behind. A file
-    # that nobody writes to any more, and that has no such log, is read without locks, in half the time.
-    mode = "immutable=1" if is_past and not os.path.exists(f"{path}-wal") else "mode=rw"
-    with closing(sqlite3.connect(f"file:{quote(path)}?{mode}", uri=True, timeout=20)) as connection:
-        try:
-            # Sorted here: SQLite would copy all of the events once more to sort them by their ids.
-            return sorted(connection.execute(_OF_FILE, (read_to,)).fetchall())
-        except sqlite3.OperationalError as error:
-            if "no such table" in str(error):  # Dagster makes the file first and its tables then
-                return []
-            raise
-
-
-def _event(row: Any) -> Event:
-    """An event of (id, kind, step, time in UTC, JSON or None)."""
-    number, kind, step, at, content = row
-    at = datetime.fromisoformat(at) if isinstance(at, str) else at
-    return Event(number, kind, step or "", (at - EPOCH).total_seconds(), NOTHING if content is None else _data(content))
-
-
-def _data(content: str) -> Mapping[str, Any]:
-    """The few things that are read of an event; empty where it is not what it should be."""
-    try:
-        try:
-            said = from_json(content)["dagster_event"]  # in half the time of json.loads,
-        except ValueError:  # which also reads half a character, as broken names of files have
-            said = json.loads(content)["dagster_event"]
-        own = said["event_specific_data"] or {}
-        data: dict[str, Any] = {"message": said["message"]}
-        if said["event_type_value"] == NOTE:
-            data["metadata"] = _metadata(own)
-        elif said["event_type_value"] in RESULTS:
-            data["metadata"] = _metadata(own.get("materialization", own))
-        elif said["event_type_value"] in FAILURES:
-            data["metadata"] = _metadata(own.get("user_failure_data") or {})
-            data["classes"] = list(_classes(own.get("error")))
-        elif own.get("failure_reason"):
-            data["failure_reason"] = own["failure_reason"]["__enum__"]
-    except (ValueError, KeyError, TypeError, AttributeError):  # fold.py counts it where it needs what is missing
-        return NOTHING
-    return data
-
-
-def _metadata(data: Mapping[str, Any]) -> dict[str, float | str | bool]:
-    """The floats, texts and truth values of an event's metadata, as Dagster writes it down."""
-    found: dict[str, float | str | bool] = {}
-    for entry in data.get("metadata_entries") or ():
-        content = entry["entry_data"]
-        value = content.get("value", content.get("text"))
-        if isinstance(value, (float, str, bool)):
-            found[entry["label"]] = value
-    return found
-
-
-def _classes(error: Mapping[str, Any] | None) -> Iterator[str]:
-    """The class of an exception and of those behind it."""
-    while error:
-        yield str(error["cls_name"])
-        error = error.get("cause")
 
 
 def _positive(text: str | None) -> float | None:

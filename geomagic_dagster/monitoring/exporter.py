@@ -29,6 +29,7 @@ from geomagic_dagster.monitoring import watcher
 from geomagic_dagster.monitoring.counts import Counts, Key
 from geomagic_dagster.monitoring.event_log import live_run, new_events, new_runs, still_there
 from geomagic_dagster.monitoring.fold import begin, fold, is_over
+from geomagic_dagster.monitoring.run_files import Readers
 from geomagic_dagster.monitoring.surroundings import Lookout, Surroundings
 from geomagic_dagster.resources.places import Places
 
@@ -66,9 +67,10 @@ class Exporter(Collector):
         """Reads what is new, writes it down, shows it. Raises: whatever went wrong; then nothing was taken up."""
         started = time.perf_counter()
         try:
-            while self._read_a_page():
+            with Readers() as readers:
+                while self._read_a_page(readers):
+                    self._write()
                 self._write()
-            self._write()
             surroundings = self.lookout.look()
             self.shown = (self._newborn_as_zero(self.state.counts.copy(), time.time()), surroundings)
         except Exception as error:
@@ -79,7 +81,7 @@ class Exporter(Collector):
         self.last_error = ""
         self.looked_s, self.look_seconds = time.time(), time.perf_counter() - started
 
-    def _read_a_page(self) -> bool:
+    def _read_a_page(self, readers: Readers) -> bool:
         """Takes up some new runs and all new events; whether there may be more runs."""
         state, now_s = self.state, time.time()
         records, is_more = new_runs(self.instance, state.seen)
@@ -88,7 +90,7 @@ class Exporter(Collector):
             begin(run, is_retry, state.counts)
             state.live[record.dagster_run.run_id] = run
             state.seen.add(record)
-        for run_id, events in new_events(self.instance, state.live):
+        for run_id, events in new_events(self.instance, state.live, readers):
             fold(state.live[run_id], events, state.counts, now_s)
         state.live = {run_id: run for run_id, run in state.live.items() if not is_over(run, now_s)}
         if now_s - self.forgot_deleted_s > FORGET_DELETED_EVERY_S and not is_more:

@@ -1,7 +1,7 @@
 """What an event of Dagster's log adds to the numbers: pure functions, the same events give the same numbers.
 
-Belongs here: what is known of a live run, and which event changes what. Does not belong here: where events
-come from (event_log.py), what the metrics are called and mean (counts.py).
+Belongs here: what is known of a live run, and which event changes what. Does not belong here: what is read of an
+event (events.py), where events come from (event_log.py), what the metrics are called and mean (counts.py).
 """
 
 from __future__ import annotations
@@ -9,22 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from geomagic_dagster.monitoring.counts import Change, Counts
+from geomagic_dagster.monitoring.events import ENDS, FAILURES, NOTE, STARTS, Event
 
 UNKNOWN = "unknown"
-ENDS = {"PIPELINE_SUCCESS": "success", "PIPELINE_FAILURE": "failure", "PIPELINE_CANCELED": "canceled"}
-STARTS = ("STEP_START", "STEP_RESTARTED")
-TIMES_ONLY = ("PIPELINE_START", *STARTS, "STEP_SUCCESS")
-"""Of these only the time is of interest: what else they hold is not read."""
-FAILURES = ("STEP_FAILURE", "STEP_UP_FOR_RETRY")
-RESULTS = ("STEP_OUTPUT", "ASSET_MATERIALIZATION")
-NOTE = "ENGINE_EVENT"
-"""What a step says while it runs: how far it has come, and why an attempt failed, which Dagster itself forgets where
-the step is tried again."""
-READ = (*TIMES_ONLY, *ENDS, "PIPELINE_CANCELING", *FAILURES, *RESULTS, NOTE)
-"""The kinds of events that are read at all."""
 SETTLE_S = 60.0
 """An event is waited for so long: writers on other machines commit out of order, and some write after a run ended."""
 RUN_EXPIRED = re.compile("exceed(ed|ing) maximum runtime", re.IGNORECASE)
@@ -43,20 +33,6 @@ FAILURE_OF_CLASS = {
     "ChildProcessCrashException": ("passing", "killed"),
 }
 """Where neither an event nor a note before it says the kind: steps that are not ours."""
-
-
-class Event(NamedTuple):
-    """One row of the log.
-
-    `data` holds, for results and failures, the floats, texts and truth values of their `metadata`, and for failures the
-    `classes` of the exception and of those behind it; for others the `message` and the `failure_reason`.
-    """
-
-    id: int
-    kind: str
-    step: str
-    time_s: float
-    data: Mapping[str, Any]
 
 
 @dataclass

@@ -22,8 +22,9 @@ from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 
 from geomagic_dagster.guardrails import whole_files
-from geomagic_dagster.monitoring import event_log
+from geomagic_dagster.monitoring import event_log, events
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
+from geomagic_dagster.monitoring.run_files import RunFile, rows_of
 from geomagic_dagster.monitoring.state import CannotStart
 from geomagic_dagster.releases.routing_changes import make_live
 from tests.conftest import REPOSITORY
@@ -65,7 +66,9 @@ def add_run(instance, tag: str = "1.0", ends_s: float | None = None) -> str:
     return run.run_id
 
 
-def test_runs_of_every_fate_are_counted_and_their_release_is_known(toys, any_instance, follow):
+def test_runs_of_every_fate_are_counted_whoever_reads_and_their_release_is_known(
+    toys, any_instance, follow, monkeypatch, tmp_path
+):
     instance = any_instance
     exporter = follow(instance, toys)
     toys.process(write_toy_scan(toys.corpus / "Annas Zimmer"), instance)
@@ -92,6 +95,10 @@ def test_runs_of_every_fate_are_counted_and_their_release_is_known(toys, any_ins
     assert ("geomagic_exporter_unreadable_events_total",) not in found
     assert "Annas" not in exporter.page()
     assert "Bernd" not in exporter.page()
+    monkeypatch.setattr(event_log, "BACKLOG", 0)
+    with_readers = Exporter(instance, toys.places, tmp_path / "another.json")
+    with_readers.look()
+    assert counters(with_readers) == counters(exporter)
 
 
 def test_looks_in_between_and_restarts_change_nothing(toys, any_instance, follow, tmp_path):
@@ -378,7 +385,9 @@ def test_the_command_killed_again_and_again_while_runs_come_counts_each_once(tmp
     script = (
         "import os, threading; from pathlib import Path; from dagster import DagsterInstance\n"
         "from geomagic_dagster.definitions import places_from\n"
+        "from geomagic_dagster.monitoring import event_log, run_files\n"
         "from geomagic_dagster.monitoring.exporter import exporter_of, serve\n"
+        "event_log.BACKLOG, run_files.FILES_AT_ONCE = 0, 2\n"  # readers at every look
         "with DagsterInstance.get() as instance, exporter_of(instance, places_from(os.environ),"
         " Path(os.environ['GEOMAGIC_HOME']) / 'metrics' / 'state.json') as exporter:\n"
         "    serve(exporter, '127.0.0.1', 0, threading.Event(), every_s=0.0)\n"
@@ -414,15 +423,15 @@ def test_an_event_is_read_whatever_is_in_its_texts_and_wherever_it_lies(tmp_path
         path = str(tmp_path / "what? 100%20 #1 é")  # Dagster itself cannot live there, but may one day
         shutil.copyfile(instance.event_log_storage.path_for_shard(run_id), path)
     for is_past in (False, True):
-        rows = event_log._rows_of_file(path, 0, is_past)
+        rows = rows_of(RunFile(path, 0, is_past))
         assert [row[1] for row in rows] == ["PIPELINE_START", "PIPELINE_SUCCESS"]
-        times_s = [event_log._event(row).time_s for row in rows]
+        times_s = [events.event_of(row).time_s for row in rows]
         assert times_s == pytest.approx([start.timestamp, end.timestamp], abs=1e-6)
     entries = [
         {"label": "seconds", "entry_data": {"value": 1.5}},
         {"label": "file", "entry_data": {"text": "room \ud800.jpg", "value": float("nan")}},  # half a character
     ]
     event = {"event_type_value": "STEP_OUTPUT", "message": "", "event_specific_data": {"metadata_entries": entries}}
-    said = event_log._data(json.dumps({"dagster_event": event}))
+    said = events.data_of(json.dumps({"dagster_event": event}))
     assert said["metadata"]["seconds"] == 1.5
     assert list(said["metadata"]) == ["seconds", "file"]

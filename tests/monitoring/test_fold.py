@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomagic_dagster.monitoring.counts import MAX_SERIES, METRICS, OTHER, Counts
-from geomagic_dagster.monitoring.fold import SETTLE_S, Event, LiveRun, fold, is_over
+from geomagic_dagster.monitoring.events import Event
+from geomagic_dagster.monitoring.fold import SETTLE_S, LiveRun, fold, is_over
 from geomagic_dagster.monitoring.state import State
 
 
