@@ -6,11 +6,14 @@ answering a browser that asks (django-cors-headers does it, settings.py says for
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
 VARIABLE = "GEOMAGIC_CONSOLE_ORIGINS"
+ORIGIN = re.compile(r"https?://([a-z0-9_-]+(\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(:[1-9][0-9]*)?")
+USUAL_PORT = {"https": 443, "http": 80}
 ASKED_WITH = [
     "authorization",
     "content-type",
@@ -51,12 +54,10 @@ def allowed_origins(said: str) -> list[str]:
 def _origin(said: str) -> str:
     try:
         parts = urlsplit(said)
-        port = f":{parts.port}" if parts.port not in (None, {"https": 443, "http": 80}.get(parts.scheme)) else ""
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        is_right = parts.scheme in ("https", "http") and "*" not in said and said == f"{parts.scheme}://{host}{port}"
+        is_right = ORIGIN.fullmatch(said) is not None and parts.port not in (0, USUAL_PORT.get(parts.scheme))
     except ValueError:  # no port, no address
         is_right = False
-    if not is_right or not said.isascii():
+    if not is_right:
         raise ImproperlyConfigured(
             f"{VARIABLE}: expected origins as browsers send them, like https://app.example.org, comma separated; got "
             f"{said[:100]!r}. Write scheme and host in small letters, a port only where it is no usual one, nothing "

@@ -95,6 +95,7 @@ TEMPLATES = [
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [os.path.join(os.path.dirname(__file__), "static")]
 WHITENOISE_USE_FINDERS = True  # straight from the packages: nothing to collect before a start
+WHITENOISE_ALLOW_ALL_ORIGINS = False  # our pages need no others, and others need not ours
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False

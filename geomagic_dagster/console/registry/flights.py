@@ -1,7 +1,7 @@
 """What flights have done, in numbers, and the uploads that were taken up again after one of them ended badly.
 
-Belongs here: counting the runs that the console follows (scans/), and what the audit trail says of a flight. Does not belong here: the verdict on a flight
-(flighting/ gives it, with statistics, and ends flights by itself).
+Belongs here: counting the runs that the console follows (scans/), and what the audit trail says of a flight. Does not
+belong here: the verdict on a flight (flighting/ gives it, with statistics, and ends flights by itself).
 """
 
 from __future__ import annotations

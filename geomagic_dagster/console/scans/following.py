@@ -126,6 +126,8 @@ def _scan_of(record: RunRecord) -> Scan | None:
     upload = tags.get(UPLOAD_TAG) or tags.get(SCAN_TAG)
     if not upload:
         return None
+    if (known := Run.objects.filter(pk=record.dagster_run.run_id).select_related("scan").first()) is not None:
+        return known.scan
     if CONSOLE_TAG in tags:
         return Scan.objects.filter(pk=tags[CONSOLE_TAG]).first()
     if (followed := Run.objects.filter(pk=tags.get(SHADOW_OF_TAG, "")).select_related("scan").first()) is not None:

@@ -19,7 +19,7 @@ UNDONE = (State.REJECTED, State.FAILED)
 """Bad ends, which may be taken back."""
 AGAIN = "scan.reopened"
 REOPENED = (
-    "The version of our software that could not use this scan was taken back since, so the scan is processed once more. "
+    "The version of our software that could not use this scan was taken back since, so it is processed once more. "
     "Nothing is to be done. If it works out, you are told; otherwise what you were told stands."
 )
 """What its sender reads meanwhile."""
