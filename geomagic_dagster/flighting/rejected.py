@@ -99,15 +99,16 @@ class Rejected:
         looks = LOOKED_AT
         for each in taken_back:
             runs = self._open.setdefault(each, {})
-            if len(runs) < LOOKED_AT:
+            if len(runs) < PAGE:
                 runs |= {run.run_id: run for run in self._failed(each)}
             for run in list(runs.values()):
                 if looks == 0 or len(self._waiting) >= AT_A_TIME:
                     return moved
                 looks -= 1
                 outcome, place = self._take_up(run, each, table)
-                if outcome != "later":
-                    del runs[run.run_id]
+                del runs[run.run_id]
+                if outcome == "later":  # behind the others
+                    runs[run.run_id] = run
                 if place is not None:
                     moved.append(place)
                     self._waiting.append(place)
@@ -116,7 +117,7 @@ class Rejected:
     def _failed(self, of: TakenBack) -> Iterator[DagsterRun]:
         """Runs of customers' uploads that ended badly by then and since, a page of those that were not seen yet."""
         began_s, limit = self._now(), PAGE
-        since_s = self._since_s.get(of, (of.at_s or began_s) - RECENT_S)
+        since_s = self._since_s.get(of, of.at_s - RECENT_S)
         while True:
             records = self._instance.get_run_records(
                 RunsFilter(

@@ -29,7 +29,7 @@ class TakenBack:
     """Revisions by which it got uploads before that, without a gap: as a flight, as the default, or one after the
     other."""
     at_s: float
-    """When it was taken back, seconds since 1970; 0 where the table does not say."""
+    """When it was taken back, seconds since 1970; 0, long ago, where the table does not say."""
 
     def routed(self, revision: str) -> bool:
         """Whether a run that was routed by this revision (as its tag says it) is one of those."""

@@ -130,6 +130,13 @@ scan, run = Scan.objects.get(), Run.objects.get()
 assert (scan.name, scan.state, scan.reason, scan.reopened_at) == ("cellar", "rejected", "no floor", None)
 assert (run.scan, run.taken_up_again) == (scan, None)
 assert Asked.objects.count() == 0
+from geomagic_dagster.console.registry import flights
+from geomagic_dagster.console.registry.models import AuditEntry
+for revision, flight in ((1, "f-1"), (2, "f-12")):
+    words = {"flights": ["f-1: x"], "words": [f"flight {flight}: 10 % to 1.2"]}
+    AuditEntry.objects.create(who="ada", action="start_flight", object="release 1.2", after=words, revision=revision)
+(entry,) = flights.story("f-1").entries
+assert entry.revision == 1 and flights.story("f-2") is None
 call_command("makemigrations", check=True, dry_run=True, verbosity=0)
 print(connection.vendor)
 """

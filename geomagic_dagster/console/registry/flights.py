@@ -105,8 +105,11 @@ def story(flight: str) -> Story | None:
     about = AuditEntry.objects.exclude(revision=None).filter(Q(before__icontains=flight) | Q(after__icontains=flight))
     entries = tuple(
         each
-        for each in about.order_by("-revision")[:SHOWN]
-        if any(words.startswith(f"flight {flight}") for words in (each.after or {}).get("words", ()))
+        for each in about.order_by("-revision")
+        if any(
+            words.startswith((f"flight {flight}:", f"flight {flight} "))
+            for words in (each.after or {}).get("words", ())
+        )
     )
     if not entries and not runs.exists():
         return None

@@ -174,7 +174,7 @@ def _note_taken_up_again(scan: Scan, run: Run) -> None:
         object=f"scan {scan.pk}",
         before={"state": scan.state, "run": run.run_id, "release": run.release, "flight": run.flight},
         after={"state": State.QUEUED, "revision": run.taken_up_again},
-        reason=f"release {run.release} could not use it, and was taken back by revision {run.taken_up_again}",
+        reason=f"release {run.release} could not use it, and was taken back as of revision {run.taken_up_again}",
     )
 
 

@@ -124,7 +124,8 @@ class Run(models.Model):
     is_shadow = models.BooleanField(default=False)
     is_taken_back = models.BooleanField(default=False, help_text="It ended before it began: another release took it.")
     taken_up_again = models.PositiveIntegerField(
-        null=True, help_text="The revision of the routing table that took its release back: the scan went on elsewhere."
+        null=True,
+        help_text="As of this revision of the table its release is taken back: the scan went on elsewhere.",
     )
     status = models.CharField(max_length=20)
     attempt = models.IntegerField(default=1)

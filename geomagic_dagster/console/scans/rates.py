@@ -53,7 +53,9 @@ def count(what: str, who: object) -> None:
 def _one_more(key: str, until_s: float) -> int:
     with connection.cursor() as cursor:
         cursor.execute(ONE_MORE.format(table=Asked._meta.db_table), [key, until_s])
-        number = cursor.fetchone()[0]
+        row = cursor.fetchone()
+        assert row is not None, "RETURNING answers with the row"
+        number = row[0]
     if number == 1:  # once a window: what is over goes, so that there are never more rows than askers in a window
         Asked.objects.filter(until_s__lt=time.time()).delete()
     return number

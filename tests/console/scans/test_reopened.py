@@ -101,17 +101,17 @@ def test_a_scan_that_the_default_can_use_is_done_after_all(flown, api, taken, cl
     (entry,) = AuditEntry.objects.filter(action="take_up_again")
     scan = Scan.objects.get()
     assert (entry.who, entry.object) == ("watcher", f"scan {scan.pk}")
-    assert "release 1.2 could not use it, and was taken back by revision 3" in entry.reason
+    assert "release 1.2 could not use it, and was taken back as of revision 3" in entry.reason
     assert entry.before["flight"] == flown.flight and entry.after["revision"] == 3
 
     client.force_login(make_user("vera", "viewer"))
     page = client.get(reverse("admin:flight", args=[flown.flight])).content.decode()
     assert "It is over." in page and "cellar.zip</a> now done by latest" in page
-    assert f"1.2, which revision 3 took back, had said: {sentence[:20]}" in page.replace("&#x27;", "'")
+    assert f"1.2, taken back as of revision 3, had said: {sentence[:20]}" in page.replace("&#x27;", "'")
     assert "it rejects too much" in page
     assert flown.flight in client.get(reverse("admin:traffic")).content.decode()
     page = client.get(reverse("admin:scans_scan_change", args=[scan.pk])).content.decode()
-    assert "Taken up again" in page and "taken back by revision 3: the scan went on elsewhere" in page
+    assert "Taken up again" in page and "taken back as of revision 3: the scan went on elsewhere" in page
     assert client.get(reverse("admin:flight", args=["f-nobody"])).status_code == 404
 
 

@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
             model_name="run",
             name="taken_up_again",
             field=models.PositiveIntegerField(
-                help_text="The revision of the routing table that took its release back: the scan went on elsewhere.",
+                help_text="As of this revision of the table its release is taken back: the scan went on elsewhere.",
                 null=True,
             ),
         ),
