@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geomagic_dagster.flighting import rejected
@@ -342,6 +342,7 @@ def test_who_flies_again_is_trusted_again(house):
     assert known.look(house.routing.read().table)["1.2"].revision == second
 
 
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.sampled_from(["fly 1.1", "fly 1.2", "end 1.1", "end 1.2", "worse 1.1", "worse 1.2", "look"])))
 def test_followed_step_by_step_it_says_the_same_as_read_at_once(tmp_path_factory, steps):
     home = tmp_path_factory.mktemp("table")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import Client
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geomagic_dagster.console import settings as ours
@@ -143,6 +143,7 @@ def test_what_is_no_whole_origin_is_refused_in_words(said):
     assert repr(said[:100]) in str(refused.value)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=40))
 def test_any_text_is_origins_or_is_refused(said):
     try:
