@@ -41,7 +41,9 @@ def console_lacks() -> str:
     """What to install before the console can start; nothing where it can."""
     from importlib.util import find_spec
 
-    missing = [name for name in ("django", "gunicorn", "ninja", "axes", "whitenoise") if find_spec(name) is None]
+    missing = [
+        name for name in ("django", "gunicorn", "ninja", "axes", "corsheaders", "whitenoise") if find_spec(name) is None
+    ]
     if not missing:
         return ""
     return f"console: expected {', '.join(missing)}; got none here. Install: pip install 'geomagic-dagster[console]'"

@@ -20,6 +20,9 @@ def console(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the console.")] = 3003,
+    processes: Annotated[
+        int, typer.Option(help="How many processes answer.", min=1, max=64, envvar="GEOMAGIC_CONSOLE_PROCESSES")
+    ] = 1,
 ) -> None:
     """The console in a browser. Its first user: geomagic console create-user NAME --role operator"""
     if lacking := console_lacks():
@@ -32,7 +35,7 @@ def console(
         from geomagic_dagster.console.server import serve
 
         print(f"console: http://{host}:{port}", file=sys.stderr)
-        serve(host, port)
+        serve(host, port, processes)
 
 
 @console_app.command("create-user")

@@ -29,6 +29,7 @@ def watch(
     from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.flighting.again import Again
     from geomagic_dagster.flighting.expected import ranges_of_release
+    from geomagic_dagster.flighting.rejected import Rejected
     from geomagic_dagster.flighting.smoke import Smoke
     from geomagic_dagster.flighting.watch import CannotWatch, Watcher, only_one, read_counts, serve
     from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
@@ -51,8 +52,10 @@ def watch(
     try:
         with only_one(home / "metrics" / "watcher.lock"), DagsterInstance.get() as instance:
             smoke = Smoke(instance, places, home / "smoke", send, ranges_of)
-            again = Again(instance, Path(places.failed), Path(places.inbox))
-            watcher = Watcher(instance, places.routing(), smoke, ranges_of, again, kept)
+            routing, inbox = places.routing(), Path(places.inbox)
+            again = Again(instance, Path(places.failed), inbox)
+            rejected = Rejected(instance, Path(places.quarantine), inbox, routing)
+            watcher = Watcher(instance, routing, smoke, ranges_of, again, rejected, kept)
             if once:
                 watcher.look()
             else:

@@ -12,7 +12,7 @@ import django
 from gunicorn.app.base import BaseApplication
 
 THREADS = 16
-"""One process, since SQLite has one writer anyway; a slow upload holds one thread, and few may (scans/uploads.py)."""
+"""Of each process; a slow upload holds one, and few may (scans/uploads.py)."""
 
 
 def set_up() -> None:
@@ -20,8 +20,10 @@ def set_up() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "geomagic_dagster.console.settings")
     django.setup()
     from django.core.management import call_command
+    from django.db import connections
 
     call_command("migrate", interactive=False, verbosity=0)
+    connections.close_all()  # no process that is forked from here shares one
 
 
 class _Server(BaseApplication):
@@ -40,19 +42,24 @@ class _Server(BaseApplication):
 
 
 def _work(worker: Any) -> None:
-    """In the process that answers, once it is there: what the console does by itself."""
+    """In each process that answers, once it is there: what the console does by itself, one of them at a time."""
     from geomagic_dagster.console.scans.worker import start
 
     start()
 
 
-def serve(host: str, port: int) -> None:
-    """Until SIGTERM or SIGINT."""
+def serve(host: str, port: int, processes: int = 1) -> None:
+    """Until SIGTERM or SIGINT.
+
+    Args:
+        processes: that answer. Limits hold over all of them together. One is enough for some people and a few uploads
+            at a time, and SQLite has one writer anyway; each further one takes memory of its own.
+    """
     set_up()
     _Server(
         {
             "bind": f"{host}:{port}",
-            "workers": 1,
+            "workers": processes,
             "threads": THREADS,
             "worker_class": "gthread",
             "timeout": 120,

@@ -4,6 +4,7 @@ Belongs here: how the console itself is set up, and the variables that only it h
 the installation's places are (definitions.py says it), what anybody may do (roles.py).
 
     GEOMAGIC_CONSOLE_HOSTS   names under which browsers reach it, comma separated (default: this machine only)
+    GEOMAGIC_CONSOLE_ORIGINS  sites whose pages may call the API from a browser, comma separated (default: none)
     GEOMAGIC_CONSOLE_HTTPS   "1" behind a proxy that speaks https: cookies and redirects are then https only
     GEOMAGIC_RECORDS         where cut releases are recorded (default: releases/ of the checkout)
     GEOMAGIC_DAGSTER_URL     where the console itself finds Dagster's webserver (default: http://127.0.0.1:3000)
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import dj_database_url
 
+from geomagic_dagster.console.origins import ANSWERED_WITH, ASKED_WITH, allowed_origins
 from geomagic_dagster.console.secret import secret_key
 from geomagic_dagster.definitions import home_from, places_from
 
@@ -57,10 +59,12 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "axes",
+    "corsheaders",
     "geomagic_dagster.console.registry",
     "geomagic_dagster.console.scans",
 ]
 MIDDLEWARE = [
+    "corsheaders.middleware.CorsMiddleware",  # first: a browser asks before it sends, and takes no redirect for it
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -91,6 +95,7 @@ TEMPLATES = [
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [os.path.join(os.path.dirname(__file__), "static")]
 WHITENOISE_USE_FINDERS = True  # straight from the packages: nothing to collect before a start
+WHITENOISE_ALLOW_ALL_ORIGINS = False  # our pages need no others, and others need not ours
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
@@ -148,6 +153,16 @@ if IS_HTTPS:
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
     CSRF_TRUSTED_ORIGINS = [f"https://{name}" for name in ALLOWED_HOSTS]
+
+# --- pages of other sites --------------------------------------------------------------------------
+# Of the API alone, and without cookies: what calls it from a browser shows a token, as every program does.
+CORS_ALLOWED_ORIGINS = allowed_origins(os.environ.get("GEOMAGIC_CONSOLE_ORIGINS", ""))
+CORS_URLS_REGEX = r"^/api/"
+CORS_ALLOW_CREDENTIALS = False
+CORS_ALLOW_METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS"]
+CORS_ALLOW_HEADERS = ASKED_WITH
+CORS_EXPOSE_HEADERS = ANSWERED_WITH
+CORS_PREFLIGHT_MAX_AGE = 600
 
 LOGGING = {
     "version": 1,

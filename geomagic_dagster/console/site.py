@@ -56,6 +56,7 @@ class ConsoleSite(AdminSite):
         view = self.admin_view
         return [
             path("traffic/", view(pages.traffic), name="traffic"),
+            path("traffic/<str:flight>/", view(pages.flight), name="flight"),
             path("lead-time/", view(pages.lead_times), name="lead_time"),
             path("do/<str:action>/", view(pages.do), name="do"),
             path("do/<str:action>/<str:target>/", view(pages.do), name="do_to"),

@@ -289,11 +289,16 @@ def _take_stock(home: Path, environment: dict[str, str], count: Count) -> None:
     for path in packages.glob("[!.]*/") if packages.is_dir() else ():
         if (path / "manifest.json").is_file():
             count.packages[upload_of(path.name)] += 1
-    for path in (home / "quarantine").glob("[!.]*"):
+    for path in _aside(home / "quarantine"):
         count.rejections[upload_of(path.name)] += 1
-    count.given_up = tuple(sorted(path.name for path in (home / "failed").glob("[!.]*")))
+    count.given_up = tuple(path.name for path in _aside(home / "failed"))
     count.still_there = tuple(sorted(path.name for path in (home / "inbox").glob("[!.]*")))
     count.corrupt, count.artefacts = _corrupt_artefacts(home, environment)
+
+
+def _aside(folder: Path) -> list[Path]:
+    """Uploads that were put aside; not what whoever took one up again had no time to clear away: its reason alone."""
+    return sorted(path for path in folder.glob("[!.]*") if any(each.name != "reason.txt" for each in path.iterdir()))
 
 
 def _corrupt_artefacts(home: Path, environment: dict[str, str]) -> tuple[tuple[str, ...], int]:

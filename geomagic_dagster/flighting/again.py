@@ -4,8 +4,8 @@ A mistake in a release's code puts an upload aside for a person (failed/). Once 
 is no longer what stands between the customer and the room: the upload goes back into the inbox, where the routing
 table sends it elsewhere. What fails there too stays aside, as ever.
 
-Belongs here: which of the uploads in failed/ these are. Does not belong here: taking a release back (watch.py), moving
-uploads (jobs/inbox.py), where they go then (jobs/traffic.py).
+Belongs here: which of the uploads in failed/ these are. Does not belong here: what it rejected (rejected.py), taking a
+release back (watch.py), moving uploads (jobs/inbox.py), where they go then (jobs/traffic.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from geomagic_dagster.flighting.promote import SMOKE
-from geomagic_dagster.guardrails.tags import RELEASE_TAG, UPLOAD_TAG
-from geomagic_dagster.jobs.inbox import take_back
+from geomagic_dagster.guardrails.tags import AGAIN_TAG, RELEASE_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.inbox import scan_name, take_back
 from geomagic_dagster.releases.routing_table import RoutingTable
 
 log = logging.getLogger("geomagic.watch")
@@ -48,13 +48,18 @@ class Again:
                 continue
             release = run.tags.get(RELEASE_TAG, table.default) if run is not None else table.default
             has_failed = run is not None and run.status == DagsterRunStatus.FAILURE
-            if not has_failed or not table.is_taken_back(release):
+            if run is None or not has_failed or not table.is_taken_back(release) or self._is_kept(run, table):
                 self._known[1].add(looked_at)
                 continue
+            self._instance.add_run_tags(run.run_id, {AGAIN_TAG: str(table.revision)})
             place = take_back(folder, self._inbox)
             log.info("%s: release %s failed on it and was taken back since; taken up again", place.name, release)
             moved.append(place)
         return moved
+
+    def _is_kept(self, run: DagsterRun, table: RoutingTable) -> bool:
+        """Whether it would go to the same release again: somebody pinned it there."""
+        return table.choose(scan_name(run.tags[UPLOAD_TAG])).release == run.tags.get(RELEASE_TAG)
 
     def _run_that_failed_on(self, folder: Path) -> DagsterRun | None:
         """The run that put this upload aside; None where that was no customer's."""

@@ -31,6 +31,7 @@ from geomagic_dagster.flighting.again import Again
 from geomagic_dagster.flighting.compare import Limits, compare, compare_pairs
 from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
+from geomagic_dagster.flighting.rejected import Rejected
 from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
 from geomagic_dagster.flighting.stuck import why_stuck
@@ -91,13 +92,15 @@ class Watcher:
         smoke: Smoke,
         ranges_of: Callable[[str], Ranges],
         again: Again,
+        rejected: Rejected,
         kept: Path,
         *,
         limits: Limits = Limits(),
         now: Callable[[], float] = time.time,
         at: Callable[[str], None] = lambda point: None,
     ) -> None:
-        self.routing, self.smoke, self.again, self.limits = routing, smoke, again, limits
+        self.routing, self.smoke, self.limits = routing, smoke, limits
+        self.again, self.rejected = again, rejected
         self.observer = Observer(instance)
         self.verdicts: dict[str, Verdict] = {}
         """The latest of each flight."""
@@ -126,6 +129,8 @@ class Watcher:
                 self._look_at_flights(table)
             with self._saying("failed uploads", problems):
                 self.again.look(table)
+            with self._saying("rejected uploads", problems):
+                self.rejected.look(table)
         if problems:
             self.counts.problems += 1
         self.counts.problem, self.counts.looked_s = " ".join(problems)[:500], self._now()

@@ -51,6 +51,16 @@ def take_off(release: str) -> Edit:
     return edit
 
 
+def revoke(release: str) -> Edit:
+    """It gets no traffic any more, as it proved wrong: what was routed to it is routed anew."""
+
+    def edit(document: dict[str, Any]) -> None:
+        take_off(release)(document)
+        _distrust(document, release)
+
+    return edit
+
+
 def set_default(release: str, smoke_upload: str | None = None) -> Edit:
     """Everything that no pin and no flight takes goes to it.
 

@@ -17,7 +17,6 @@ with patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "tests.console.settings"}
     django.setup()
 
 from django.contrib.auth.models import Group, User
-from django.core.cache import cache
 
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
@@ -39,12 +38,6 @@ from geomagic_dagster.resources.places import Places
 from tests.console.people import PASSWORD
 
 CUT_AT = "2026-03-02T10:00:00+00:00"
-
-
-@pytest.fixture(autouse=True)
-def nobody_asked_yet():
-    """How often somebody asked is counted in the cache."""
-    cache.clear()
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ def as_(client, people):
 
 def test_every_page_opens_for_a_viewer(as_, approved, people):
     release = approved("1.0.0")
-    service.start_flight(people.rita, "1.0.0", "x", per_cent=10)
+    flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
     service.open_incident(people.rita, "slow", "it is slow", "1.0.0")
     client = as_("vera")
     pages = [reverse(f"admin:registry_{name}_changelist") for name in LISTS]
     pages += [reverse("admin:index"), reverse("admin:traffic"), reverse("admin:lead_time")]
+    pages += [reverse("admin:flight", args=[flight])]
     pages += [reverse("admin:registry_release_change", args=[release.pk])]
     pages += [reverse("admin:registry_incident_change", args=[Incident.objects.get().pk])]
     pages += [reverse("admin:registry_auditentry_change", args=[AuditEntry.objects.all()[0].pk])]

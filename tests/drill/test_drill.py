@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from geomagic_dagster.drill.drill import Count, drill
+from geomagic_dagster.drill.drill import Count, _take_stock, drill
 from geomagic_dagster.drill.faults import FAULTS, take_order
 from geomagic_dagster.drill.unreliable import UnreliableFileSystem
 
@@ -69,6 +69,24 @@ def test_a_drill_that_went_well_has_no_complaints():
 def test_whatever_is_not_as_it_should_be_is_a_sentence(changed, words):
     [complaint] = a_count(**changed).complaints
     assert complaint.startswith(words)
+
+
+def test_an_upload_that_was_taken_up_again_counts_where_it_is_now(tmp_path):
+    names = ("taken-up-again.zip", "rejected-twice.zip", "failed.zip", "killed-while-it-was-moved.zip")
+    for folder in ("quarantine/rejected-twice.zip", "failed/failed.zip", "quarantine/killed-while-it-was-moved.zip"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "reason.txt").write_text("no floor")
+        if "killed" not in folder:
+            (tmp_path / folder / Path(folder).name).write_text("the scan")
+    for name in ("taken-up-again", "killed-while-it-was-moved"):
+        (tmp_path / "packages" / name).mkdir(parents=True)
+        (tmp_path / "packages" / name / "manifest.json").write_text("{}")
+    count = Count({name: name.startswith(("taken", "killed")) for name in names})
+    environment = {"GEOMAGIC_PACKAGES": str(tmp_path / "packages"), "GEOMAGIC_STORE": str(tmp_path / "store")}
+    _take_stock(tmp_path, environment, count)
+    assert count.packages == {"taken-up-again.zip": 1, "killed-while-it-was-moved.zip": 1}
+    assert count.rejections == {"rejected-twice.zip": 1}
+    assert count.given_up == ("failed.zip",)
 
 
 def test_an_order_is_taken_once(tmp_path):

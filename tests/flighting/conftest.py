@@ -19,6 +19,7 @@ from dagster._core.execution.plan.objects import StepFailureData, UserFailureDat
 from dagster._core.execution.plan.outputs import StepOutputData, StepOutputHandle
 
 from geomagic_dagster.flighting.again import Again
+from geomagic_dagster.flighting.rejected import Rejected
 from geomagic_dagster.flighting.smoke import Smoke
 from geomagic_dagster.flighting.watch import Watcher
 from geomagic_dagster.guardrails.tags import (
@@ -188,12 +189,14 @@ class House:
             start_s=options.pop("start_s", 25.0),
         )  # fmt: skip
         again = Again(self.instance, Path(self.places.failed), Path(self.places.inbox))
+        rejected = Rejected(self.instance, Path(self.places.quarantine), Path(self.places.inbox), self.routing, at=at)
         return Watcher(
             self.instance,
             self.routing,
             smoke,
             lambda release: RANGES,
             again,
+            rejected,
             self.home / "watcher.json",
             at=at,
             **options,

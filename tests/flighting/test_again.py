@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dagster import RunsFilter
 
-from geomagic_dagster.releases.routing_changes import end_flight
+from geomagic_dagster.guardrails.tags import AGAIN_TAG, UPLOAD_TAG
+from geomagic_dagster.releases.routing_changes import end_flight, pin
 
 BUG = {"fails": "bug"}
 
@@ -44,6 +46,20 @@ def test_what_a_release_failed_on_is_taken_up_again_once_it_was_taken_back_and_o
     watcher.look()
     assert in_the_inbox(flown) == ["room.zip"]
     assert watcher.counts.problem == ""
+
+
+def test_the_run_says_that_its_upload_was_taken_up_again(flown):
+    (run,) = flown.instance.get_runs(RunsFilter(tags={UPLOAD_TAG: "room.zip"}))
+    revision = flown.routing.change(end_flight("1.2", taken_back=True), by="watcher", why="it is worse").revision
+    flown.watcher().look()
+    assert flown.instance.get_run_by_id(run.run_id).tags[AGAIN_TAG] == str(revision)
+
+
+def test_a_scan_that_is_pinned_to_the_release_stays_aside(flown):
+    flown.routing.change(pin("room", "1.2"), by="ada", why="its owner wants it")
+    flown.routing.change(end_flight("1.2", taken_back=True), by="watcher", why="it is worse")
+    flown.watcher().look()
+    assert flown.folder.exists() and in_the_inbox(flown) == [], "it would fail there again, and for ever"
 
 
 def test_a_flight_that_somebody_ends_without_taking_the_release_back_changes_nothing(flown):

@@ -20,11 +20,12 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.registry import differences, lead_time, service
+from geomagic_dagster.console.registry import differences, flights, lead_time, service
 from geomagic_dagster.console.registry.actions import ACTIONS, links
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.registry.models import Approval, AuditEntry, Incident, Release, StagingTest
 from geomagic_dagster.console.registry.sync import look
+from geomagic_dagster.console.scans.models import Run
 from geomagic_dagster.releases.lifecycle import APPROVALS, KEPT, State
 
 LADDER = (*KEPT[1:], State.FLIGHTED, State.DEFAULT)
@@ -124,6 +125,7 @@ class ReleaseAdmin(ReadOnly):
             "approvals": release.approvals.select_related("user").order_by("-proposal", "at"),
             "missing": service.missing_approvals(release) if release.state == State.PROPOSED else (),
             "differences": differences.of(release),
+            "again": flights.again(Run.objects.filter(release=release.line, version__in=(release.version, ""))),
             "tests": release.staging_tests.all()[:10],
             "leads": [lead_time.lead(each) for each in release.changes.select_related("release")[:100]],
             "incidents": release.incidents.all(),

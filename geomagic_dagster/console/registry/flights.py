@@ -1,7 +1,7 @@
-"""What the flights of now have done so far, in numbers.
+"""What flights have done, in numbers, and the uploads that were taken up again after one of them ended badly.
 
-Belongs here: counting the runs that the console follows (scans/). Does not belong here: the verdict on a flight
-(flighting/ gives it, with statistics, and ends flights by itself).
+Belongs here: counting the runs that the console follows (scans/), and what the audit trail says of a flight. Does not
+belong here: the verdict on a flight (flighting/ gives it, with statistics, and ends flights by itself).
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import statistics
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Max, Q, QuerySet
 from django.utils.dateparse import parse_datetime
 
+from geomagic_dagster.console.registry.models import AuditEntry
 from geomagic_dagster.console.scans.models import Run
 from geomagic_dagster.releases.routing_table import Flight, RoutingTable
 
 WATCHER = "metrics/watcher.json"
 SUCCESS, FAILURE = "SUCCESS", "FAILURE"
+SHOWN = 200
+"""Uploads of one flight or release, at most."""
+ENDED_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,61 @@ def flown(table: RoutingTable) -> list[Flown]:
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Story:
+    """A flight from its start to its end, which it may not have come to."""
+
+    id: str
+    numbers: tuple[Numbers, ...]
+    """One for each release; a flight has one."""
+    entries: tuple[AuditEntry, ...]
+    """What was done to it, the newest first."""
+    again: Again
+
+
+@dataclass(frozen=True)
+class Again:
+    """Uploads that went back into the inbox, as the release that could not use them was taken back."""
+
+    runs: tuple[Run, ...]
+    """Those of that release, each with its scan; the newest first."""
+    number: int
+    """Of all of them."""
+
+
+def story(flight: str) -> Story | None:
+    """None where neither a table nor a run knows of such a flight."""
+    runs = Run.objects.filter(flight=flight)
+    about = AuditEntry.objects.exclude(revision=None).filter(Q(before__icontains=flight) | Q(after__icontains=flight))
+    entries = tuple(
+        each
+        for each in about.order_by("-revision")
+        if any(
+            words.startswith((f"flight {flight}:", f"flight {flight} "))
+            for words in (each.after or {}).get("words", ())
+        )
+    )
+    if not entries and not runs.exists():
+        return None
+    releases = sorted(set(runs.values_list("release", flat=True)))
+    ended = runs.filter(status__in=(SUCCESS, FAILURE))
+    numbers = tuple(_numbers(release, ended.filter(release=release)) for release in releases)
+    return Story(flight, numbers, entries, again(runs))
+
+
+def again(runs: QuerySet[Run]) -> Again:
+    """Of these runs, those whose uploads were taken up again."""
+    found = runs.exclude(taken_up_again=None)
+    return Again(tuple(found.select_related("scan").order_by("-created_at")[:SHOWN]), found.count())
+
+
+def ended(table: RoutingTable | None) -> list[str]:
+    """The last flights that fly no more, and had runs; by their ids."""
+    flying = [each.id for each in table.flights] if table else []
+    found = Run.objects.exclude(flight="").exclude(flight__in=flying).values("flight").annotate(at=Max("created_at"))
+    return [each["flight"] for each in found.order_by("-at")[:ENDED_SHOWN]]
 
 
 def _evidence() -> dict[str, float]:

@@ -70,6 +70,7 @@ def traffic(request: HttpRequest) -> HttpResponse:
         "title": "Traffic",
         "seen": seen,
         "flights": flights.flown(seen.table) if seen.table else [],
+        "ended": flights.ended(seen.table),
         "flags": {name: flag_words(flag) for name, flag in seen.table.flags.items()} if seen.table else {},
         "actions": [
             (name, ACTIONS[name].label)
@@ -80,6 +81,18 @@ def traffic(request: HttpRequest) -> HttpResponse:
         "page": Paginator(history, REVISIONS_A_PAGE).get_page(request.GET.get("page")),
     }
     return _page(request, "console/traffic.html", context)
+
+
+@require_safe
+def flight(request: HttpRequest, flight: str) -> HttpResponse:
+    """One flight, also when it is over: what was done to it, its numbers, and the uploads that were taken up again."""
+    seen = look()
+    story = flights.story(flight)
+    if story is None:
+        raise Http404(f"flight {flight}: expected one that the routing table or a run knows")
+    is_flying = seen.table is not None and flight in {each.id for each in seen.table.flights}
+    context = {"title": f"Flight {flight}", "seen": seen, "story": story, "again": story.again, "is_flying": is_flying}
+    return _page(request, "console/flight.html", context | {"may_end": roles.allows(request.user, "end_flight")})
 
 
 @require_safe

@@ -11,6 +11,7 @@ would leave an entry of something that never happened.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -238,16 +239,21 @@ def revoke(actor: Actor, version: str, reason: str) -> Release:
     with deciding(actor, "revoke", reason) as synced:
         release = release_of(version)
         release.standing.check("revoke")
-        _take_off(actor, synced, release, reason)
+        _take_off(actor, synced, release, reason, routing_changes.revoke)
         release.revoked_by, release.revoked_at = actor.name, timezone.now()
         return keep(actor, release, "revoke", reason)
 
 
-def _take_off(actor: Actor, synced: RoutingSync, release: Release, reason: str) -> None:
+def _take_off(
+    actor: Actor,
+    synced: RoutingSync,
+    release: Release,
+    reason: str,
+    change: Callable[[str], Edit] = routing_changes.take_off,
+) -> None:
     table = settings.PLACES.routing().read().table
     if release.is_current and release.line in table.live:
-        edit = routing_changes.take_off(release.line)
-        change_table(actor, synced, "take_off", f"release {release.version}", reason, edit)
+        change_table(actor, synced, "take_off", f"release {release.version}", reason, change(release.line))
 
 
 # --- incidents -------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from geomagic_dagster.console.scans.outcomes import end
 from geomagic_dagster.console.scans.refusals import Refused
 from geomagic_dagster.cv.stage import SOURCE
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.jobs.attempts import ALIVE
 from geomagic_dagster.jobs.inbox import claimed, move_aside, scan_name
 from geomagic_dagster.jobs.process_scan import JOB
@@ -190,5 +191,8 @@ def quarantine(scan: Scan, actor: Actor, reason: str) -> None:
         before = {"state": scan.state, "package": scan.package}
         record(actor, "quarantine_scan", f"scan {scan.pk}", before=before, reason=reason)
         end(scan, State.REJECTED, reason, instead_of=State.values)
-        if upload is not None and not upload.is_relative_to(quarantined):
-            move_aside(upload, upload.parent, quarantined, f"{reason} ({actor.name})")
+        words = f"{reason} ({actor.name})"
+        if upload is not None and upload.is_relative_to(quarantined):  # other words than a run's: it stays there
+            replace_whole(upload.parent / "reason.txt", f"{words}\n".encode())
+        elif upload is not None:
+            move_aside(upload, upload.parent, quarantined, words)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -239,7 +237,7 @@ def _receive(request: HttpRequest, scan: Scan, at: int) -> int:
     checksum, total = tus.checksum(request), scan.bytes_total or 0
     length = tus.number(request, "Content-Length") if request.headers.get("Content-Length") else None
     read, hang_up = _body_of(request)
-    with _a_senders_place():
+    with uploads.a_senders_place():
         try:
             size = append(uploads.part_of(scan), at, total, read, length=length, checksum=checksum, hang_up=hang_up)
         except FileNotFoundError:  # cancelled, or whole, since we looked
@@ -260,30 +258,6 @@ def _body_of(request: HttpRequest) -> tuple[Callable[[int], bytes], Callable[[],
     if not request.META.get("CONTENT_LENGTH") and request.META.get("wsgi.input_terminated"):
         return request.META["wsgi.input"].read, hang_up  # chunked: Django would take it for empty
     return request.read, hang_up
-
-
-_senders_lock, _senders = threading.Lock(), [0]
-
-
-@contextmanager
-def _a_senders_place() -> Any:
-    """One of a few: slow uploads must not take every thread of the console."""
-    with _senders_lock:
-        if _senders[0] >= uploads.limits().senders:
-            raise Refused(
-                "console",
-                expected=f"at most {uploads.limits().senders} uploads at the same moment",
-                received="one more",
-                do="Try again in 5 s.",
-                status=503,
-                headers={"Retry-After": "5"},
-            )
-        _senders[0] += 1
-    try:
-        yield
-    finally:
-        with _senders_lock:
-            _senders[0] -= 1
 
 
 # --- asking, cancelling, fetching -------------------------------------------------------------------

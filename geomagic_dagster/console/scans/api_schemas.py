@@ -63,6 +63,9 @@ class ScanSaid(Schema):
     bytes_total: int | None
     created_at: str
     finished_at: str | None
+    reopened_at: str | None = Field(
+        description="When it was taken up again, since the version that could not use it was taken back."
+    )
     expires_at: str | None
     progress: ProgressSaid | None
     files: list[FileSaid]

@@ -48,6 +48,7 @@ def described(scan: Scan) -> dict[str, Any]:
         "bytes_total": scan.bytes_total,
         "created_at": scan.created_at.isoformat(),
         "finished_at": scan.finished_at.isoformat() if scan.finished_at else None,
+        "reopened_at": scan.reopened_at.isoformat() if scan.reopened_at else None,
         "expires_at": scan.expires_at.isoformat() if scan.expires_at and scan.state == State.RECEIVING else None,
         "progress": None,
         "files": [],

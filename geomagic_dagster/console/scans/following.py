@@ -18,10 +18,14 @@ from typing import Any
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
+from geomagic_dagster.console.registry.models import AuditEntry
 from geomagic_dagster.console.scans.models import Followed, Run, Scan, State
-from geomagic_dagster.console.scans.outcomes import end
+from geomagic_dagster.console.scans.outcomes import REOPENED, end, reopen
+from geomagic_dagster.flighting.watch import BY as WATCHER
 from geomagic_dagster.guardrails.tags import (
+    AGAIN_TAG,
     ATTEMPT_TAG,
     FLIGHT_TAG,
     RELEASE_TAG,
@@ -92,6 +96,7 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
         "flight": tags.get(FLIGHT_TAG, ""),
         "is_shadow": tags.get(SHADOW_TAG) == "true",
         "is_taken_back": tags.get(TAKEN_BACK_TAG) == "true",
+        "taken_up_again": int(said) if (said := tags.get(AGAIN_TAG, "")).isdecimal() else None,
         "status": run.status.value,
         "attempt": int(tags.get(ATTEMPT_TAG, "1")),
         "created_at": record.create_timestamp,
@@ -103,6 +108,8 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
         return scan
     with transaction.atomic():  # a run that is noted is never one whose meaning was not
         seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
+        if seen.taken_up_again is not None and (known is None or known.taken_up_again is None):
+            _note_taken_up_again(scan, seen)
         newest = newest_of(scan)
         if newest is not None and newest.pk == seen.pk:
             _draw_conclusions(scan, seen, instance, is_rerun=CONSOLE_TAG in tags)
@@ -119,11 +126,15 @@ def _scan_of(record: RunRecord) -> Scan | None:
     upload = tags.get(UPLOAD_TAG) or tags.get(SCAN_TAG)
     if not upload:
         return None
+    if (known := Run.objects.filter(pk=record.dagster_run.run_id).select_related("scan").first()) is not None:
+        return known.scan
     if CONSOLE_TAG in tags:
         return Scan.objects.filter(pk=tags[CONSOLE_TAG]).first()
     if (followed := Run.objects.filter(pk=tags.get(SHADOW_OF_TAG, "")).select_related("scan").first()) is not None:
         return followed.scan
     if scan := Scan.objects.filter(upload=upload, origin="api").first():  # such a name is there only once
+        return scan
+    if (scan := _taken_up_again(upload, tags.get(UPLOAD_KEY_TAG, ""))) is not None:
         return scan
     key = tags.get(UPLOAD_KEY_TAG) or f"run {record.dagster_run.root_run_id or record.dagster_run.run_id}"
     scan, _ = Scan.objects.get_or_create(
@@ -140,6 +151,33 @@ def _scan_of(record: RunRecord) -> Scan | None:
     return scan
 
 
+def _taken_up_again(upload: str, key: str) -> Scan | None:
+    """The scan whose upload the watcher put back into the inbox, by the first run of its new stay there; None for
+    another upload of that name."""
+    if not key or Scan.objects.filter(upload_key=key[:300], origin="inbox").exists():
+        return None
+    scan = Scan.objects.filter(upload=upload, origin="inbox").exclude(reopened_at=None).first()
+    newest = None if scan is None else newest_of(scan)
+    if scan is None or newest is None or newest.taken_up_again is None:
+        return None
+    scan.upload_key = key[:300]
+    scan.save(update_fields=["upload_key"])
+    return scan
+
+
+def _note_taken_up_again(scan: Scan, run: Run) -> None:
+    """Once: in the audit trail."""
+    Scan.objects.filter(pk=scan.pk).update(reopened_at=timezone.now())
+    AuditEntry.objects.create(
+        who=WATCHER,
+        action="take_up_again",
+        object=f"scan {scan.pk}",
+        before={"state": scan.state, "run": run.run_id, "release": run.release, "flight": run.flight},
+        after={"state": State.QUEUED, "revision": run.taken_up_again},
+        reason=f"release {run.release} could not use it, and was taken back as of revision {run.taken_up_again}",
+    )
+
+
 def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rerun: bool) -> None:
     """What a scan is, by its newest run that is none for comparison only."""
     status = DagsterRunStatus(run.status)
@@ -152,15 +190,18 @@ def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rer
     if status in WAITING or status in WORKING:
         state = State.QUEUED if status in WAITING else State.RUNNING
         is_cancelling = scan.is_cancelling or status == DagsterRunStatus.CANCELING
+        reason = REOPENED if scan.reopened_at is not None and not is_rerun else ""
         Scan.objects.filter(pk=scan.pk).update(
-            state=state, reason="", finished_at=None, is_cancelling=is_cancelling, **about
+            state=state, reason=reason, finished_at=None, is_cancelling=is_cancelling, **about
         )
     elif status == DagsterRunStatus.CANCELED:
         end(scan, State.CANCELLED, "It was cancelled.", instead_of=State.values, **about)
     elif status == DagsterRunStatus.FAILURE:
         kind, sentence = failure_of(instance, run.run_id)
         Run.objects.filter(pk=run.pk).update(reason=sentence)
-        if kind == "rejected":
+        if run.taken_up_again is not None:
+            reopen(scan, run.run_id)
+        elif kind == "rejected":
             end(scan, State.REJECTED, sentence, instead_of=State.values, **about)
         elif _is_in_inbox(scan):
             reason = f"Attempt {run.attempt} did not work out, it is tried again by itself: {sentence}"

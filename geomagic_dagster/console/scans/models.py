@@ -83,6 +83,9 @@ class Scan(models.Model):
     created_at = models.DateTimeField(default=timezone.now, db_index=True)
     received_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    reopened_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it was taken up again, as the release that ended it was taken back."
+    )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Until when the next bytes have to come.")
 
     run_id = models.CharField(max_length=36, blank=True)
@@ -120,6 +123,10 @@ class Run(models.Model):
     flight = models.CharField(max_length=40, blank=True)
     is_shadow = models.BooleanField(default=False)
     is_taken_back = models.BooleanField(default=False, help_text="It ended before it began: another release took it.")
+    taken_up_again = models.PositiveIntegerField(
+        null=True,
+        help_text="As of this revision of the table its release is taken back: the scan went on elsewhere.",
+    )
     status = models.CharField(max_length=20)
     attempt = models.IntegerField(default=1)
     created_at = models.DateTimeField()
@@ -158,6 +165,14 @@ class Delivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event} to {self.url}"
+
+
+class Asked(models.Model):
+    """How often somebody asked for something in one window of time (rates.py)."""
+
+    key = models.CharField(max_length=64, primary_key=True, help_text="Digest of what, who and when.")
+    number = models.IntegerField()
+    until_s = models.FloatField(db_index=True, help_text="Then it counts no more (seconds since 1970).")
 
 
 class Followed(models.Model):

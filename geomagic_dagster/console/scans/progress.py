@@ -30,7 +30,7 @@ class Progress:
 
 def progress_of(instance: DagsterInstance, run_id: str) -> Progress | None:
     """None where there is nothing to tell yet."""
-    return cache.get_or_set(f"progress {run_id}", lambda: _look(instance, run_id), KEPT_S)
+    return cache.get_or_set(f"progress-{run_id}", lambda: _look(instance, run_id), KEPT_S)
 
 
 def _look(instance: DagsterInstance, run_id: str) -> Progress | None:

@@ -4,6 +4,7 @@ Belongs here: the steps, each of which may be repeated. Does not belong here: HT
 (receiving.py), what the intake does with it (launching/intake.py).
 
     <inbox>/.uploads/<id>.part          what was received so far
+    <inbox>/.uploads/senders/<number>   locked by who sends at this moment
     <inbox>/.uploads/ready/<upload>     whole, waits for the intake; which moves it into the inbox and starts its run
 
 The name in the inbox is made of the id, and written down before anything moves. So whoever finds, after a crash, that
@@ -12,6 +13,7 @@ an upload is neither here nor there, knows that the intake has it, and under whi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -20,7 +22,8 @@ import shutil
 import time
 import unicodedata
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -63,7 +66,7 @@ class Limits:
     silence_s: float = 30.0
     """After so long without a byte a connection is cut; the upload may go on in another."""
     senders: int = 4
-    """Who may send at the same moment: each holds one of the console's threads."""
+    """Who may send at the same moment, whichever process of the console they reach: each holds a thread."""
 
 
 def limits() -> Limits:
@@ -175,6 +178,35 @@ def upload_name(scan: Scan, suffix: str) -> str:
     """What it is called in the inbox: letters, digits, and its id, so that no other one ever has this name."""
     letters = re.sub(r"\W+", "-", unicodedata.normalize("NFKC", scan_name(scan.name)))[:SLUG_LETTERS].strip("-_")
     return f"{letters or 'scan'}-{scan.pk.hex[:12]}{suffix}"
+
+
+@contextmanager
+def a_senders_place() -> Iterator[None]:
+    """One of a few: slow uploads must not take every thread of the console. Raises: Refused (503).
+
+    The kernel lets go of a place however its process ends.
+    """
+    places = folder() / "senders"
+    places.mkdir(parents=True, exist_ok=True)
+    for number in range(limits().senders):
+        descriptor = os.open(places / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield
+            return
+        finally:
+            os.close(descriptor)
+    raise Refused(
+        "console",
+        expected=f"at most {limits().senders} uploads at the same moment",
+        received="one more",
+        do="Try again in 5 s.",
+        status=503,
+        headers={"Retry-After": "5"},
+    )
 
 
 # --- whole ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the console does by itself, beside answering: two threads of one process.
+"""What the console does by itself, beside answering: two threads, each in one process at a time.
 
 Belongs here: how often, and that one failing task does not keep the others from being done. Does not belong here: the
 tasks.
@@ -83,11 +83,11 @@ def start(stop: threading.Event | None = None) -> None:
     def work(name: str, tasks: tuple[Task, ...]) -> None:
         place = settings.HOME / f"console.{name}.lock"
         place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "w") as lock:
+        with open(place, "a") as lock:  # whoever has it has written its number there
             while not stop.is_set():
                 with suppress(BlockingIOError):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    lock.seek(0)
+                    lock.truncate(0)
                     lock.write(str(os.getpid()))
                     lock.flush()
                     while not stop.wait(EVERY_S):

@@ -73,7 +73,8 @@ class Api:
 
 
 @pytest.fixture(autouse=True)
-def no_counts():
+def nothing_remembered():
+    """How far a run is, is remembered for a moment."""
     cache.clear()
 
 

@@ -7,8 +7,10 @@ import re
 
 import pytest
 
-from geomagic_dagster.console.scans import tus
+from geomagic_dagster.console.origins import VARIABLE, allowed_origins
+from geomagic_dagster.console.scans import tus, uploads
 from geomagic_dagster.console.scans.models import Scope, State
+from geomagic_dagster.console.scans.outcomes import AGAIN
 from tests.conftest import REPOSITORY
 from tests.console.scans.conftest import archive
 
@@ -19,6 +21,14 @@ PAGE = (REPOSITORY / "docs" / "uploads.md").read_text()
 def test_states_scopes_and_extensions_are_all_named():
     for word in (*State.values, *Scope.values, *tus.EXTENSIONS.split(",")):
         assert word in PAGE, word
+
+
+def test_messages_settings_and_limits_are_named():
+    for word in (AGAIN, "scan.done", "reopened_at", VARIABLE, f"{uploads.Limits().silence_s:g} s"):
+        assert word in PAGE, word
+    (said,) = re.findall(rf"{VARIABLE}=(\S+)", PAGE)
+    assert len(allowed_origins(said)) == 2
+    assert uploads.Limits().senders == 4 and "Four uploads" in PAGE
 
 
 def test_its_three_calls_do_what_it_says(api, taken):
