@@ -35,7 +35,12 @@ REPEATED = 10
 ROOMS = 24
 WAITING = 8
 """Uploads that wait while 1.2 flies: enough that no run waits for one, few enough that those behind its end are few."""
-MESH = "geomagic_dagster/cv/mesh.py"
+LOCK, MESH = "requirements.lock", "geomagic_dagster/cv/mesh.py"
+VOXEL, VERSION, RETURN = "voxel_m: float = Field({},", '@stage(\n    version="{}",', "    return finish(surface)\n"
+EDITED = (
+    (LOCK, f"{LIBRARY}=={NEWER}"), (MESH, VOXEL.format(0.02)), (MESH, VERSION.format(1)), (MESH, RETURN)
+)  # fmt: skip
+"""What the researchers of the story change: (file, what stands there once)."""
 REGRESSION = """    finished = finish(surface)
     if len(poses.used()) < 20 and len(finished.vertices_world_m_v3) % 2:
         raise RuntimeError("planted: a bug that every second short walk meets")
@@ -90,15 +95,14 @@ def story(folder: Path, source: Path, uploads: int, say: Say, wheels: Path | Non
 
 
 def _cut_three(site: Site, proved: Callable[[str, str], None]) -> dict[str, Person]:
-    lock = "requirements.lock"
-    site.edit(lock, f"{LIBRARY}=={NEWER}", f"{LIBRARY}=={OLDER}")
+    site.edit(LOCK, f"{LIBRARY}=={NEWER}", f"{LIBRARY}=={OLDER}")
     site.commit(f"{LIBRARY} {OLDER}")
     _cut(site, "1.0")
     proved("cut 1.0", _last_line(site.geomagic("release", "verify", "1.0")))
 
-    site.edit(MESH, "voxel_m: float = Field(0.02,", "voxel_m: float = Field(0.025,")
-    site.edit(MESH, '@stage(\n    version="1",', '@stage(\n    version="2",')
-    site.edit(lock, f"{LIBRARY}=={OLDER}", f"{LIBRARY}=={NEWER}")
+    site.edit(MESH, VOXEL.format(0.02), VOXEL.format(0.025))
+    site.edit(MESH, VERSION.format(1), VERSION.format(2))
+    site.edit(LOCK, f"{LIBRARY}=={OLDER}", f"{LIBRARY}=={NEWER}")
     site.commit("Larger voxels; a newer library")
     _cut(site, "1.1")
     difference = site.geomagic("compile", "--diff", "1.0", "1.1").splitlines()
@@ -106,13 +110,13 @@ def _cut_three(site: Site, proved: Callable[[str, str], None]) -> dict[str, Pers
     expect(any(line.startswith("mesh") for line in difference), "mesh in the difference", difference)
     proved("cut 1.1", "; ".join(difference[:6]))
 
-    site.edit(MESH, "    return finish(surface)\n", REGRESSION)
-    site.edit(MESH, '@stage(\n    version="2",', '@stage(\n    version="3",')
+    site.edit(MESH, RETURN, REGRESSION)
+    site.edit(MESH, VERSION.format(2), VERSION.format(3))
     site.commit("A bug that nobody saw")
     _cut(site, "1.2")
-    site.edit(MESH, REGRESSION, "    return finish(surface)\n")
-    site.edit(MESH, "voxel_m: float = Field(0.025,", "voxel_m: float = Field(0.03,")
-    site.edit(MESH, '@stage(\n    version="3",', '@stage(\n    version="4",')
+    site.edit(MESH, REGRESSION, RETURN)
+    site.edit(MESH, VOXEL.format(0.025), VOXEL.format(0.03))
+    site.edit(MESH, VERSION.format(3), VERSION.format(4))
     site.commit("Latest goes on")
     sizes = site.geomagic("release", "list")
     proved("cut 1.2, with a bug that neither its pinned scan nor the smoke scans meet", " | ".join(_sizes(sizes)))
