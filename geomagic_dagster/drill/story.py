@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.drill.story_people import Person
-from geomagic_dagster.drill.story_site import NOTHING_NEW_S, Site, expect, wait_for
+from geomagic_dagster.drill.story_site import NOTHING_NEW_S, PAGE_EVERY_S, PATIENCE_S, Site, expect, wait_for
 
 Say = Callable[[str], None]
 
@@ -141,7 +141,8 @@ def _cut(site: Site, name: str) -> None:
 
 def _side_by_side(site: Site, proved: Callable[[str, str], None]) -> None:
     wanted = dict.fromkeys(("latest", "1.0", "1.1", "1.2"), "loaded")
-    wait_for(lambda: site.locations() == wanted, 180, lambda: f"all locations loaded; got {site.locations()}")
+    loaded = f"{', '.join(wanted)} loaded"
+    wait_for(lambda: site.locations() == wanted, PATIENCE_S, lambda: f"{loaded}; got {site.locations()}", PAGE_EVERY_S)
     proved("one webserver, four code locations", ", ".join(site.locations()))
     (room, *_) = site.rooms(ROOMS)
     for line in ("1.0", "1.1", "1.2"):
@@ -172,7 +173,10 @@ def _propose_and_approve(site: Site, people: dict[str, Person], proved: Callable
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         grace.does("stage", version, "it is installed here")
         grace.does("test_in_staging", version, "the smoke scans")
-        wait_for(lambda version=version: grace.state(version) == "tested", 600, f"{version} tested in staging")
+        wait_for(
+            lambda version=version: grace.state(version) == "tested", PATIENCE_S,
+            lambda version=version: f"{version} tested in staging; got {grace.state(version)}", PAGE_EVERY_S,
+        )  # fmt: skip
         ada.does("propose", version, "larger voxels, half the triangles")
         own = ada.is_refused("approve", version, "mine is good")
         emmy.does("approve", version, "reads well")
@@ -183,7 +187,7 @@ def _propose_and_approve(site: Site, people: dict[str, Person], proved: Callable
     proved("refused with one approval of two", alone)
     proved("approved by an engineer and a scientist", f"1.1.0 is {grace.state('1.1.0')}")
     grace.does("make_default", "1.0.0", "the first release that customers get")
-    wait_for(lambda: _table(site).probation is None, 180, "the smoke scan of 1.0")
+    wait_for(lambda: _table(site).probation is None, PATIENCE_S, "the smoke scan of 1.0")
     expect(_table(site).default == "1.0", "1.0 as the default", _table(site).default)
     proved("1.0 is the default", f"its smoke scan passed: {_table(site).why}")
 
@@ -254,7 +258,7 @@ def _end_a_bad_flight(site: Site, people: dict[str, Person], told: Told, proved:
         name = f"later-{len(names):04d}"
         site.upload(rooms[len(names) % len(rooms)], name)
         names.append(name)
-        wait_for(lambda: site.waiting() < WAITING or not _table(site).flights, 600, "room in the inbox")
+        wait_for(lambda: site.waiting() < WAITING or not _table(site).flights, PATIENCE_S, "room in the inbox")
     table = _table(site)
     told.regression_ended_after_s = time.monotonic() - began_s
     told.regression_runs = sum(run["release"] == "1.2" for run in _runs())
@@ -281,7 +285,7 @@ def _fail_a_smoke_scan(site: Site, people: dict[str, Person], told: Told, proved
     people["operator"].does("make_default", "1.1.0", "half the triangles for everybody")
     began_s = time.monotonic()
     expect(_table(site).default == "1.1", "1.1 as the default, on probation", _table(site).default)
-    wait_for(lambda: _table(site).default == "1.0", 300, "the default to go back")
+    wait_for(lambda: _table(site).default == "1.0", PATIENCE_S, "the default to go back")
     told.rolled_back_after_s = time.monotonic() - began_s
     table = _table(site)
     expect(table.written_by == "watcher", "the watcher took it back", table.written_by)

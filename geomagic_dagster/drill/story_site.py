@@ -31,7 +31,10 @@ from typing import Any
 from geomagic_dagster.drill.place import answers, free_ports, zip_folder
 
 PORTS = ("web", "rooms", "intake", "metrics", "console")
-START_S = 300.0
+PATIENCE_S = 900.0
+"""For whatever takes a minute on an idle machine: a busy one takes many times as long, and proves the same."""
+PAGE_EVERY_S = 2.0
+"""Between two looks at what a server has to work out."""
 SIZE_WH, FRAMES = (96, 72), 16
 """Of a scan: each makes a whole package, with as little of everything as does."""
 SMALLER = (
@@ -131,7 +134,7 @@ class Site:
             )
         try:
             for name, path in (("web", "server_info"), ("intake", "health"), ("console", "healthz")):
-                wait_for(lambda name=name, path=path: answers(self.url(name, path)), START_S, f"{name} to answer")
+                wait_for(lambda name=name, path=path: answers(self.url(name, path)), PATIENCE_S, f"{name} to answer")
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -224,13 +227,15 @@ class Site:
             )  # fmt: skip
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str | Callable[[], str]) -> Any:
-    """What the condition gives, once it gives something."""
+def wait_for(
+    condition: Callable[[], object], seconds: float, what: str | Callable[[], str], every_s: float = 0.1
+) -> Any:
+    """What the condition gives, once it gives something. `every_s`: more where the asking itself costs something."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         if value := condition():
             return value
-        time.sleep(0.1)
+        time.sleep(every_s)
     raise StoryFailed(
         f"story: expected {what if isinstance(what, str) else what()} within {seconds:.0f} s; see the log"
     )
