@@ -31,7 +31,7 @@ from typing import Any
 from geomagic_dagster.drill.place import answers, free_ports, zip_folder
 
 PORTS = ("web", "rooms", "intake", "metrics", "console")
-PATIENCE_S = 900.0
+PATIENCE_S = 1800.0
 """For whatever takes a minute on an idle machine: a busy one takes many times as long, and proves the same."""
 PAGE_EVERY_S = 2.0
 """Between two looks at what a server has to work out."""
