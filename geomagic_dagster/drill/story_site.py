@@ -47,7 +47,7 @@ SMALLER = (
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 """The cores are for many uploads at once, not for the loops of one, which are short here."""
 RUNS_AT_ONCE = "max_concurrent_runs: 2"
-NOTHING_NEW_S = 300.0
+NOTHING_NEW_S = 900.0
 """Among so many uploads, the next package is there by then, however busy the machine is."""
 
 
