@@ -119,6 +119,25 @@ def test_who_may_and_when(staged, cut, people):
         staging.begin_test(people.rita, "9.9.9")
 
 
+def test_two_tests_that_make_the_room_at_once_both_go_on(staged, people, home, monkeypatch):
+    """Of two releases: whoever is second uses the room that is there by then."""
+    really, made = staging._geomagic, home / "staging" / "smoke" / "smoke-1"
+
+    def geomagic(python: Path, *arguments: str, cwd: Path):
+        if "make-up" not in arguments:
+            return really(python, *arguments, cwd=cwd)
+        for folder in (made, Path(arguments[2])):  # the other's, then ours
+            folder.mkdir(parents=True)
+            (folder / "scan.json").write_text("{}")
+        return None
+
+    monkeypatch.setattr(staging, "_geomagic", geomagic)
+    staged(MAKES_A_PACKAGE)
+    test = staging.test_in_staging(people.rita, "1.1.0")
+    assert (test.passed, test.words) == (True, "1 smoke scans became packages")
+    assert sorted(path.name for path in made.parent.iterdir()) == ["smoke-1", "smoke-1-1.1.0"], "nothing is left beside"
+
+
 @pytest.mark.slow
 def test_a_made_up_room_really_goes_through_this_code(staged, people):
     """As above, with nothing pretended but that this checkout is the release."""

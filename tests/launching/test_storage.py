@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,19 @@ def test_a_forked_process_opens_its_own_and_leaves_its_parents_alone(instance):
     messages = [event.dagster_event.message for event in instance.all_logs(run.run_id)]
     assert messages == ["parent", "child", "parent again"]
     assert Path(instance.root_directory).is_dir()
+
+
+def test_all_who_open_new_databases_at_once_can(tmp_path):
+    """Dagster makes tables where it sees none; two that do so at once met an OperationalError or an IntegrityError."""
+    number = 4
+    together = threading.Barrier(number)
+
+    def opens(folder: Path) -> int:
+        together.wait(60)
+        made = QuickSqliteStorage.from_config_value(None, {"base_dir": str(folder)})  # pyright: ignore[reportArgumentType]
+        return made.run_storage.get_runs_count()
+
+    with ThreadPoolExecutor(number) as threads:
+        for attempt in range(3):
+            folder = tmp_path / f"home-{attempt}"
+            assert list(threads.map(opens, [folder] * number)) == [0] * number

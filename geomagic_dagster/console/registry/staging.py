@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -31,6 +32,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release, StagingTest
+from geomagic_dagster.jobs.inbox import move_to_free
 from geomagic_dagster.releases import environments
 
 SMOKE = {"smoke-1": 1, "smoke-2": 2}
@@ -127,10 +129,11 @@ def _run_scan(release: Release, name: str, seed: int) -> dict[str, Any]:
     if not scan.exists():
         made = home / "smoke" / name
         if not made.exists():
-            beside = made.with_name(f".{name}-{os.getpid()}")
+            beside = made.with_name(f".{name}-{uuid.uuid4().hex}")
             make_up = ("scan", "make-up", str(beside), "--seed", str(seed), "--frames", str(FRAMES))
             _geomagic(Path(sys.executable), *make_up, cwd=settings.REPOSITORY)
-            beside.rename(made)
+            if not move_to_free(beside, made):  # the test of another release made it meanwhile
+                shutil.rmtree(beside)
         shutil.copytree(made, scan, copy_function=os.link)
     package = home / "packages" / scan.name
     shutil.rmtree(package, ignore_errors=True)  # of an earlier test
