@@ -57,6 +57,7 @@ def test_stages_lists_the_journey_with_its_settings(geomagic):
         < out.index("package")
     )
     assert "far_m = 8.0" in out
+    assert "max_incidence_deg = 85.0" in out, "no name is cut short on a terminal of 80 columns"
 
 
 def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_path):
