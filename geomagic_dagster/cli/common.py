@@ -85,7 +85,7 @@ def bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends with one sentence and exit code 2 where input, disk or a stage as it is declared is to blame; a bug keeps its traceback."""
+    """One sentence and exit code 2 for input, disk or a stage's declaration; a bug keeps its traceback."""
     from geomagic_dagster.cv.stage import ScanRejected, StageError
 
     try:

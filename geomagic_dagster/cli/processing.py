@@ -95,12 +95,16 @@ def logs(
     follow: Annotated[bool, typer.Option(help="Go on until its last run has ended.")] = True,
 ) -> None:
     """Every line that the runs of a scan logged, as logfmt, while they log it."""
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, RunsFilter
 
+    from geomagic_dagster.guardrails.tags import SCAN_TAG
     from geomagic_dagster.jobs.run_log import lines_of_scan
 
     homes()
     with DagsterInstance.get() as instance, suppress(KeyboardInterrupt):
+        if not instance.get_runs(RunsFilter(tags={SCAN_TAG: scan}), limit=1):
+            then = "Waiting for one; Ctrl-C ends that" if follow else "Look at the name"
+            print(f"{scan}: expected a run of a scan of this name; got none so far. {then}.", file=sys.stderr)
         for line in lines_of_scan(instance, scan, follow=follow):
             print(line, flush=True)
 
