@@ -57,6 +57,14 @@ def test_stages_lists_the_journey_with_its_settings(geomagic):
         < out.index("package")
     )
     assert "far_m = 8.0" in out
+    assert "max_incidence_deg = 85.0" in out, "no name is cut short on a terminal of 80 columns"
+
+
+def test_nothing_to_tell_is_told(geomagic):
+    code, out, err = geomagic("inbox", "list")
+    assert (code, out) == (0, "") and "nothing waits in " in err and "nothing was put aside" in err
+    code, out, err = geomagic("logs", "--scan", "rooom", "--no-follow")
+    assert (code, out) == (0, "") and "rooom: expected a run of a scan of this name; got none so far. Look at" in err
 
 
 def test_a_made_up_scan_is_written_checked_and_becomes_a_package(geomagic, tmp_path):

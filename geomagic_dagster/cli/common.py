@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,12 @@ def homes() -> tuple[Path, Path]:
     os.environ.setdefault("GEOMAGIC_HOME", str(home_from(os.environ)))
     os.environ.setdefault("DAGSTER_HOME", str(dagster_home(home_from(os.environ))))
     return Path(os.environ["DAGSTER_HOME"]), Path(places_from(os.environ).inbox)
+
+
+def own_name() -> str:
+    """How this command is called from here: by its name, or by its path where the terminal would not find it."""
+    called = Path(sys.argv[0])
+    return str(called) if called.name == "geomagic" and shutil.which("geomagic") is None else "geomagic"
 
 
 def console_lacks() -> str:
@@ -80,13 +87,13 @@ def bars() -> Iterator[Callable[[str, int, int | None], None]]:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends with one sentence and exit code 2 where the input or the disk is to blame; a bug keeps its traceback."""
-    from geomagic_dagster.cv.stage import ScanRejected
+    """One sentence and exit code 2 for input, disk or a stage's declaration; a bug keeps its traceback."""
+    from geomagic_dagster.cv.stage import ScanRejected, StageError
 
     try:
         yield
-    except ScanRejected as rejected:
-        print(rejected, file=sys.stderr)
+    except (ScanRejected, StageError) as error:
+        print(error, file=sys.stderr)
     except FileExistsError as error:
         print(error, file=sys.stderr)
     except OSError as error:

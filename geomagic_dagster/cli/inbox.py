@@ -18,7 +18,10 @@ def list_inbox() -> None:
     from geomagic_dagster.definitions import places_from
 
     places = places_from(os.environ)
-    for folder in (places.inbox, places.failed, places.quarantine):
+    folders = (places.inbox, places.failed, places.quarantine)
+    if not any(any(Path(folder).glob("[!.]*")) for folder in folders):
+        print(f"nothing waits in {places.inbox}, and nothing was put aside", file=sys.stderr)
+    for folder in folders:
         for path in sorted(Path(folder).glob("[!.]*")):
             reason = path / "reason.txt"
             print(path, reason.read_text(encoding="utf-8").strip() if reason.is_file() else "", sep="\t")

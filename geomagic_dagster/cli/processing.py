@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomagic_dagster.cli.common import Seed, bars, homes, plain_errors, write_made_up_scan
+from geomagic_dagster.cli.common import Seed, bars, homes, own_name, plain_errors, write_made_up_scan
 
 if TYPE_CHECKING:
     from geomagic_dagster.jobs.local_run import LocalRun
@@ -47,28 +47,25 @@ def run(
 
 @app.command()
 def stages() -> None:
-    """The journey of a scan: every stage with its inputs, version, deadline and settings."""
+    """The journey of a scan: every stage with its inputs, version and deadline; then every setting and its meaning."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    from geomagic_dagster.cv.stage import find_stages
+    with plain_errors():
+        from geomagic_dagster.cv.stage import find_stages
 
-    table = Table(
-        "stage", "takes", "makes", "version", "deadline", "retries", "settings", title="the journey of a scan"
-    )
-    for each in find_stages():
-        settings = "\n".join(f"{name} = {field.default}" for name, field in each.params.model_fields.items())
+        found = find_stages()
+    journey = Table("stage", "takes", "makes", "version", "deadline", "retries", title="the journey of a scan")
+    settings = Table("stage", Column("setting", no_wrap=True), "meaning", title="settings")  # no name is cut short
+    for each in found:
         deadline = f"{each.timeout_s / 60:g} min"
-        table.add_row(
-            each.name,
-            ", ".join(each.inputs),
-            each.returns.__name__,
-            each.version,
-            deadline,
-            str(each.retries),
-            settings,
-        )
-    Console().print(table)
+        takes = ", ".join(each.inputs)
+        journey.add_row(each.name, takes, each.returns.__name__, each.version, deadline, str(each.retries))
+        for name, field in each.params.model_fields.items():
+            settings.add_row(each.name, f"{name} = {field.default}", field.description)
+    console = Console()
+    console.print(journey)
+    console.print(settings)
 
 
 @app.command()
@@ -98,12 +95,16 @@ def logs(
     follow: Annotated[bool, typer.Option(help="Go on until its last run has ended.")] = True,
 ) -> None:
     """Every line that the runs of a scan logged, as logfmt, while they log it."""
-    from dagster import DagsterInstance
+    from dagster import DagsterInstance, RunsFilter
 
+    from geomagic_dagster.guardrails.tags import SCAN_TAG
     from geomagic_dagster.jobs.run_log import lines_of_scan
 
     homes()
     with DagsterInstance.get() as instance, suppress(KeyboardInterrupt):
+        if not instance.get_runs(RunsFilter(tags={SCAN_TAG: scan}), limit=1):
+            then = "Waiting for one; Ctrl-C ends that" if follow else "Look at the name"
+            print(f"{scan}: expected a run of a scan of this name; got none so far. {then}.", file=sys.stderr)
         for line in lines_of_scan(instance, scan, follow=follow):
             print(line, flush=True)
 
@@ -158,6 +159,6 @@ def print_run(done: LocalRun) -> None:
     else:
         for file in sorted(done.package.iterdir()):
             console.print(f"  {file}  {file.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
-        room = f"The room to turn and measure:  geomagic room show {shlex.quote(str(done.package))}"
+        room = f"The room to turn and measure:  {own_name()} room show {shlex.quote(str(done.package))}"
         console.print(room, highlight=False, soft_wrap=True)
     console.print("The run with its pictures, and the stages as assets:  make ui", highlight=False)

@@ -45,6 +45,8 @@ def history(last: Annotated[int, typer.Option(min=1, help="So many of the newest
     """Who changed what, when and why; the newest first."""
     with _refusals():
         tables = list(_store().history())[-last:]
+        if not tables:
+            print("nothing yet: everything goes to latest", file=sys.stderr)
         for table in reversed(tables):
             flights = ", ".join(f"{each.release} {each.per_cent:g} %" for each in table.flights) or "none"
             print(
@@ -153,8 +155,18 @@ def live(
     by: By = "",
 ) -> None:
     """Let a release get traffic, once something sends it some; or let it get none."""
+    from geomagic_dagster.releases.installed import LATEST
+    from geomagic_dagster.releases.manifest import REPOSITORY
     from geomagic_dagster.releases.routing_changes import make_live, take_off
 
+    known = [LATEST, *sorted(each.parent.name for each in REPOSITORY.glob("releases/*/release.toml"))]
+    if not off and release not in known:  # no refusal: it may be recorded on another machine
+        print(
+            f"release {release}: expected one that is recorded here ({', '.join(known)}); got another. "
+            "Uploads that are sent to it wait until it is there. Was it mistyped: "
+            f'geomagic route live {release} --off --why "..."',
+            file=sys.stderr,
+        )
     _change(take_off(release) if off else make_live(release), by, why)
 
 

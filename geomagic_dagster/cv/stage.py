@@ -14,13 +14,16 @@ import inspect
 import json
 import pkgutil
 import re
+import traceback
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as pydantic_field
 
 from geomagic_dagster.cv.code import code_behind
@@ -134,7 +137,7 @@ class Stage:
     def measure(self, result: Any) -> dict[str, float]:
         """The numbers of a result, from `measure_<stage>` in the stage's file; empty without one."""
         function = self.function.__globals__.get(f"measure_{self.name}")
-        return {} if function is None else {name: float(value) for name, value in function(result).items()}
+        return {} if function is None else _as_numbers(function(result), f"stage {self.name}: measure_{self.name}")
 
     def preview_rgb_hw3(self, result: Any) -> Any | None:
         """A picture of a result, from `preview_<stage>` in the stage's file; None without one."""
@@ -188,6 +191,8 @@ def stage(
 
     def declare(function: Function) -> Function:
         place = f"{inspect.getsourcefile(function)}: @stage {function.__name__}"
+        if not isinstance(version, str):
+            raise StageError(f'{place}: expected a version in quotes; got {version!r}. Write version="{version}".')
         if not 0 < timeout < float("inf"):  # also refuses NaN
             raise StageError(f"{place}: expected a timeout above 0 s; got {timeout}. Write timeout=minutes(4).")
         if retries < 0:
@@ -228,11 +233,8 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
     name = function.__name__
     if name != function.__module__.rsplit(".", 1)[-1]:
         raise StageError(f"{place}: a stage has the name of its file; rename the file or the function.")
-    hints = typing.get_type_hints(function)
     arguments = list(inspect.signature(function).parameters)
-    for argument in [*arguments, "return"]:
-        if argument not in hints:
-            raise StageError(f"{place}: {argument!r} has no type; write the noun that it is (see cv/types.py).")
+    hints = _type_hints(function, [*arguments, "return"], place)
     params = hints.get("params", Params)
     if not (isinstance(params, type) and issubclass(params, Params)):
         raise StageError(f"{place}: params is {params}; expected a class that inherits from Params.")
@@ -242,11 +244,13 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
                 f"{place}: setting {params.__name__}.{setting} needs a default and a description; "
                 f'write {setting}: float = Field(1.0, description="...").'
             )
+    _check_defaults(params, place)
     text = inspect.getdoc(importlib.import_module(function.__module__)) or inspect.getdoc(function) or ""
     description = "\n\n".join(part for part in text.split("\n\n") if not part.startswith("Belongs here:"))
     if not description:
         raise StageError(f"{place}: no description; begin the file with a sentence in three double quotes.")
     declared: dict[str, Any] = function.__stage__  # type: ignore[attr-defined]
+    _check_companions(function, place)
     code = code_behind(function.__module__)
     return Stage(
         name=name,
@@ -261,13 +265,93 @@ def describe_stage(function: Callable[..., Any]) -> Stage:
     )
 
 
+def _type_hints(function: Callable[..., Any], names: Iterable[str], place: str) -> dict[str, Any]:
+    """The types of a stage's arguments and result: one class each, so that stages can be held against each other."""
+    try:
+        hints = typing.get_type_hints(function)
+    except NameError as error:
+        raise StageError(f"{place}: expected types that the file knows; got {error}. Import it at the top.") from error
+    for name in names:
+        if name not in hints:
+            raise StageError(f"{place}: {name!r} has no type; write the noun that it is (see cv/types.py).")
+        if typing.get_origin(hints[name]) is not None or not isinstance(hints[name], type):
+            what = "returns" if name == "return" else f"takes {name} as"
+            raise StageError(
+                f"{place}: expected one class; it {what} {hints[name]}. Write a noun of cv/types.py, "
+                "or a frozen dataclass of arrays and numbers in the stage's own file."
+            )
+    return hints
+
+
+def _check_defaults(params: type[Params], place: str) -> None:
+    """Pydantic looks at what is given, not at defaults."""
+    try:
+        params.model_validate(params().model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise StageError(
+            f"{place}: setting {params.__name__}.{first['loc'][0]}: expected a default within its own limits; got "
+            f"{first['input']!r} ({first['msg']}). Change one of the two."
+        ) from error
+
+
+def _check_companions(function: Callable[..., Any], place: str) -> None:
+    """`measure_<stage>` and `preview_<stage>` are found by their names, so a misspelt one would never be called."""
+    names = function.__globals__
+    own = [name for name, value in names.items() if getattr(value, "__module__", None) == function.__module__]
+    for kind in ("measure_", "preview_"):
+        candidates = [name.removeprefix(kind) for name in own if name.startswith(kind)]
+        if kind + function.__name__ not in names and (close := get_close_matches(function.__name__, candidates)):
+            raise StageError(
+                f"{place}: expected {kind}{function.__name__}; got {kind}{close[0]}, which nobody calls. Rename it; "
+                "a helper's name begins with _."
+            )
+
+
+def _as_numbers(measured: Any, place: str) -> dict[str, float]:
+    if not isinstance(measured, Mapping):
+        raise StageError(
+            f'{place}: expected a dict of numbers; got {type(measured).__name__}. Write return {{"name": 1.0}}.'
+        )
+    numbers = {}
+    for name, value in measured.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError) as error:
+            received = f"{type(value).__name__} ({error})"
+            raise StageError(f"{place}: expected a number as {name!r}; got {received}. Write one number.") from error
+    return numbers
+
+
+def _imported(name: str, folder: str) -> ModuleType:
+    """A file of stages. Raises: StageError for one that cannot be imported, with the line."""
+    try:
+        return importlib.import_module(name)
+    except StageError:
+        raise
+    except SyntaxError as error:
+        raise StageError(
+            f"{error.filename}, line {error.lineno}: expected Python; got {error.msg}. Mend it there or just before."
+        ) from error
+    except Exception as error:
+        lines = [each for each in traceback.extract_tb(error.__traceback__) if each.filename.startswith(folder)]
+        place = f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else name
+        do = "Mend that line."
+        if isinstance(error, ModuleNotFoundError):
+            do = "Look at the spelling; a new library is named in pyproject.toml, then: make lock setup."
+        raise StageError(
+            f"{place}: expected a file that can be imported; got {type(error).__name__}: {error}. {do}"
+        ) from error
+
+
 def find_stages(package: str = "geomagic_dagster.cv") -> tuple[Stage, ...]:
     """Every stage of a package, upstream first. A file that holds a decorated function is registered by being there."""
     found: dict[str, Stage] = {}
-    for module_info in pkgutil.iter_modules(importlib.import_module(package).__path__):
+    folders = list(importlib.import_module(package).__path__)
+    for module_info in pkgutil.iter_modules(folders):
         if module_info.name.endswith("_kernels"):  # compiled code beside a stage: no stage, and seconds to import
             continue
-        module = importlib.import_module(f"{package}.{module_info.name}")
+        module = _imported(f"{package}.{module_info.name}", folders[0])
         for function in vars(module).values():
             if hasattr(function, "__stage__") and function.__module__ == module.__name__:
                 described = describe_stage(function)

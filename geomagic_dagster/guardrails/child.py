@@ -31,7 +31,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
-from geomagic_dagster.cv.stage import report_progress_to
+from geomagic_dagster.cv.stage import StageError, report_progress_to
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout, hard_deadline, soft_deadline
 
@@ -245,7 +245,12 @@ def _serve(
         except BaseException as error:
             if isinstance(error, SystemExit) and error.code == _LEAVE:
                 raise
-            send("error", _travelling(error), traceback.format_exc())
+            said = traceback.format_exc()
+            if isinstance(error, SystemExit):  # handed on as it is, it would end whoever waits
+                error = StageError(
+                    f"{deadline.name}: expected it to return or to raise; got exit({error.code!r}). Raise an exception."
+                )
+            send("error", _travelling(error), said)
         finally:
             faulthandler.disable()
 

@@ -72,11 +72,12 @@ def numbers_out_of_range(stage: Stage, numbers: Mapping[str, float]) -> tuple[st
         for name, value in numbers.items()
         if not math.isfinite(value) and name not in stage.expects
     ]
+    given = f"measure_{stage.name} gave {', '.join(numbers)}" if numbers else f"No measure_{stage.name} gave a number"
     for name, (low, high) in stage.expects.items():
-        received = f"{numbers[name]:g}" if name in numbers else "nothing that could be measured"
+        received = f"{numbers[name]:g}." if name in numbers else f"nothing that could be measured. {given}."
         if not is_in_range(numbers.get(name), low, high):
             sentences.append(
-                f"{stage.name}: expected {name} of {low:g} to {high:g}; got {received}. Look at its picture."
+                f"{stage.name}: expected {name} of {low:g} to {high:g}; got {received} Look at its picture."
             )
     return tuple(sentences)
 

@@ -107,8 +107,9 @@ def sort_failure(error: BaseException, place: str) -> Sorted:
         return Sorted("passing", "unreachable", f"{place}: expected an answer from the store; got {received}. {do}")
     number = _bug_number(error)
     received = text if isinstance(error, CaughtElsewhere) else f"{type(error).__name__}: {_first_line(text)}"
+    received = received.rstrip(".") + _line_of_stage(error)
     do = f"This is a mistake in the code, filed as bug {number}: its traceback is below. Mend it, then run it again."
-    return Sorted("bug", "bug", f"{place}: expected a result; got {received} {do}".replace("..", "."), number)
+    return Sorted("bug", "bug", f"{place}: expected a result; got {received}. {do}", number)
 
 
 @contextmanager
@@ -179,6 +180,13 @@ def _rejected_for(error: ImageUnreadable, place: str) -> ScanRejected:
 
 def _first_line(text: str) -> str:
     return text.strip().split("\n")[0]
+
+
+def _line_of_stage(error: BaseException) -> str:
+    """Where in the science an error was raised, in brackets; nothing where it was not there."""
+    text = "".join(traceback.format_exception(error))
+    lines = re.findall(r'geomagic_dagster/(cv/\S+\.py)", line (\d+), in (\S+)', text)
+    return " ({}, line {}, in {})".format(*lines[-1]) if lines else ""
 
 
 def _bug_number(error: BaseException) -> str:

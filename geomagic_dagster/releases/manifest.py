@@ -252,7 +252,8 @@ def _locked(stage: Stage, packages: Mapping[str, str], lock: Path | None) -> dic
     if unknown := code_behind(stage.function.__module__).unknown:  # somewhere else they would be in the manifest
         raise ManifestError(
             f"stage {stage.name}: expected every library that its code imports to be installed here; got "
-            f"{', '.join(unknown)}, of no installed distribution. `make setup` installs what {lock.name} names."
+            f"{', '.join(unknown)}, of no installed distribution. `make setup` installs what {lock.name} names; "
+            "a new library is named in pyproject.toml, then: make lock setup."
         )
     for name, version in sorted(stage.libraries.items()):
         if name not in packages:

@@ -266,7 +266,7 @@ def _must_be_live(document: dict[str, Any], release: str) -> None:
             f"release {release}",
             expected=f"a live one ({', '.join(document['live'])})",
             received=release,
-            do=f"Make it live first: geomagic route live {release}",
+            do=f'Make it live first: geomagic route live {release} --why "..."',
         )
 
 

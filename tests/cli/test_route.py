@@ -77,6 +77,19 @@ def test_a_change_that_is_refused_says_why_and_changes_nothing(route, arguments,
     assert "revision 0, never written" in route("show").stdout
 
 
+def test_a_release_that_nobody_recorded_may_be_mistyped_and_is_said_so(route):
+    result = route("live", "9.9", "--why", "x")
+    assert result.exit_code == 0 and "live     latest, 9.9" in result.stdout
+    assert "release 9.9: expected one that is recorded here (latest, 1.0" in result.stderr
+    assert "geomagic route live 9.9 --off" in result.stderr
+    assert not route("live", "1.0", "--why", "x").stderr and not route("live", "9.9", "--off", "--why", "x").stderr
+
+
+def test_no_history_is_said(route):
+    result = route("history")
+    assert (result.stdout, result.stderr) == ("", "nothing yet: everything goes to latest\n")
+
+
 def test_a_broken_table_is_said_beside_the_last_good_one(route, tmp_path):
     route("live", "1.0", "--why", "installed")
     (tmp_path / "store" / "routing" / "000000002.json").write_text("{")

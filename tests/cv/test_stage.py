@@ -94,14 +94,42 @@ def test_upstream_comes_before_downstream_whatever_the_names_are(package):
             {"a": TOY.replace("def double(scan: int", "def a(b: int"), "b": TOY.replace("def double", "def b")},
             ["takes b as int", "returns float"],
         ),
+        ({"double": TOY.replace('version="1"', "version=1")}, ["version in quotes", 'version="1"']),
+        ({"double": TOY.replace("scan: int", "scan: int | None")}, ["expected one class", "takes scan as int | None"]),
+        ({"double": TOY.replace("DoubleParams()) -> float", "DoubleParams()) -> list[int]")}, ["returns list[int]", "frozen dataclass"]),
+        ({"double": TOY.replace("scan: int", "scan: Scann")}, ["'Scann' is not defined", "Import it at the top"]),
+        ({"double": TOY.replace("measure_double", "measure_doubel")}, ["expected measure_double", "got measure_doubel", "Rename"]),
+        ({"double": TOY.replace("(2.0, gt=0", "(-2.0, gt=0")}, ["default within its own limits", "-2.0"]),
+        ({"double": TOY.replace("timeout=minutes(1), ", "")}, ["double.py, line", "got TypeError", "'timeout'"]),
+        ({"double": TOY + "import no_such_library\n"}, ["double.py, line 15:", "no_such_library", "pyproject.toml", "make lock"]),
+        ({"double": TOY + "\nnumbers = [\n"}, ["double.py, line", "'[' was never closed"]),
     ],
-    ids=["unknown input", "file name", "no type", "no description", "no deadline", "range", "no docstring", "cycle", "types"],
+    ids=[
+        "unknown input", "file name", "no type", "no description", "no deadline", "range", "no docstring", "cycle", "types",
+        "version", "two types", "type of many", "unknown type", "measure's name", "default", "argument left out", "library",
+        "no Python",
+    ],
 )  # fmt: skip
 def test_a_wrong_declaration_says_where_and_what_to_write(package, modules, words):
     with pytest.raises(StageError) as refused:
         find_stages(package(**modules))
     for word in words:
         assert word in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        ("[3.0]", "stage double: measure_double: expected a dict of numbers; got list. Write return"),
+        ('{"size": [1, 2]}', "stage double: measure_double: expected a number as 'size'; got list"),
+        ('{"size": "big"}', "stage double: measure_double: expected a number as 'size'; got str"),
+    ],
+)
+def test_what_measures_gives_numbers_by_name_or_is_told_to(package, gives, words):
+    (double,) = find_stages(package(double=TOY.replace('{"size": result}', gives)))
+    with pytest.raises(StageError) as refused:
+        double.measure(8.0)
+    assert str(refused.value).startswith(words)
 
 
 def test_settings_are_frozen_and_refuse_unknown_names(package):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from geomagic_dagster.cv.stage import ScanRejected, progress
+from geomagic_dagster.cv.stage import ScanRejected, StageError, progress
 from geomagic_dagster.guardrails import child
 from geomagic_dagster.guardrails.child import CaughtElsewhere, ChildDied, call
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout
@@ -56,6 +56,10 @@ def double(number: int, log: logging.Logger) -> int:
 
 def hold_the_lock(_: None, log: logging.Logger) -> None:
     sum(itertools.repeat(0, 10**13))
+
+
+def ask_to_exit(_: None, log: logging.Logger) -> None:
+    raise SystemExit(3)
 
 
 def sleep_and_tidy(place: Path, log: logging.Logger) -> None:
@@ -165,6 +169,13 @@ def test_a_crash_in_native_code_leaves_where_it_was(started, caplog):
 def test_a_function_that_exits_is_told_not_to(started):
     with pytest.raises(ChildDied, match="ended by itself with code 3. Stages return or raise; they never exit"):
         call(leave, 3, deadline=LONG, log=LOG)
+
+
+def test_a_function_that_asks_to_exit_does_not_end_who_waits(started):
+    with pytest.raises(
+        StageError, match=r"^nap: expected it to return or to raise; got exit\(3\)\. Raise an exception"
+    ):
+        call(ask_to_exit, None, deadline=LONG, log=LOG)
 
 
 def test_exceptions_come_back_as_they_are_with_their_traceback(started):

@@ -12,7 +12,7 @@ import pytest
 from dagster import Failure
 
 from geomagic_dagster.cv.containers import ImageUnreadable
-from geomagic_dagster.cv.stage import ScanRejected, StageError
+from geomagic_dagster.cv.stage import ScanRejected, StageError, minutes
 from geomagic_dagster.guardrails import child
 from geomagic_dagster.guardrails.child import CaughtElsewhere, ChildDied
 from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout
@@ -129,6 +129,15 @@ def numbers_of(function) -> str:
     except KeyError as error:
         return sort_failure(error, "nap").bug
     raise AssertionError
+
+
+def test_a_bug_says_in_which_line_of_the_science_it_is():
+    with pytest.raises(TypeError) as raised:
+        minutes("four")  # pyright: ignore[reportArgumentType]
+    sentence = sort_failure(raised.value, "nap").sentence
+    assert re.search(
+        r"got TypeError: .* \(cv/stage\.py, line \d+, in minutes\)\. This is a mistake in the code", sentence
+    )
 
 
 def test_a_bug_has_the_same_number_each_time_whatever_its_message_says(monkeypatch):

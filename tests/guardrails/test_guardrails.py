@@ -45,6 +45,9 @@ def test_a_number_that_is_none_is_said_even_where_no_range_is_expected():
 def test_a_number_that_could_not_be_measured_in_this_scan_is_said_and_stops_nothing():
     [sentence] = numbers_out_of_range(SHADES, {"frames": 3.0})
     assert sentence.startswith("shades: expected brightest of 0 to 1; got nothing that could be measured.")
+    assert "measure_shades gave frames." in sentence, "which names there are, should one be misspelt"
+    [sentence] = numbers_out_of_range(SHADES, {})
+    assert "No measure_shades gave a number." in sentence
 
 
 def test_a_result_of_another_type_than_declared_is_a_mistake_of_the_stage():

@@ -332,7 +332,7 @@ TROUBLES = [
         "bug",
         "bug",
         "bug",
-        "mood: expected a result; got KeyError: 'no such key' This is a mistake in the code, filed as",
+        "mood: expected a result; got KeyError: 'no such key'. This is a mistake in the code, filed as",
     ),
 ]
 
