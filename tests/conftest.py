@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 NOT_FOR_TESTS = ("GEOMAGIC_", "DAGSTER_", "DJANGO_", "DATABASE_URL", "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE",
                  "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_AUTHOR_", "GIT_COMMITTER_")  # fmt: skip
 SAID_TO_TESTS = ("GEOMAGIC_SCANS", "GEOMAGIC_ROOMS", "GEOMAGIC_SCREENSHOTS", "GEOMAGIC_TEST_")
-for _name in [name for name in os.environ if name.startswith(NOT_FOR_TESTS) and not name.startswith(SAID_TO_TESTS)]:
-    del os.environ[_name]
 # As definitions.py has them; read when numpy and torch are imported.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -52,6 +50,12 @@ _patient = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 hypothesis_settings.register_profile("repeatable", derandomize=True, **_patient)
 hypothesis_settings.register_profile("exploring", derandomize=False, **_patient)
 hypothesis_settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In a process of pytest alone: what tests start may import this file, too, and needs what it was told."""
+    for name in [name for name in os.environ if name.startswith(NOT_FOR_TESTS) and not name.startswith(SAID_TO_TESTS)]:
+        del os.environ[name]
 
 
 @event.listens_for(Engine, "connect")
