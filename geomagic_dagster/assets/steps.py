@@ -138,7 +138,7 @@ def _in_a_child(
 
     try:
         with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
-            if request.stage is not None and request.stage.weights:  # fetched here, a file of a gigabyte takes nothing of the stage's deadline
+            if request.stage is not None and request.stage.weights:  # here, which takes nothing of its deadline
                 places.weights().fetch(wanted_by([request.stage]))
             deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
             result = child.call(function, request, deadline=deadline, log=context.log, report=report)
