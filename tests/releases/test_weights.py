@@ -1,0 +1,119 @@
+"""A release whose stages have trained weights: cut, brought to another machine, replayed a year later."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from geomagic_dagster.cv.stage import find_stages
+from geomagic_dagster.releases import environments, pinned
+from geomagic_dagster.releases.cut import cut
+from geomagic_dagster.releases.manifest import compile_manifest, read_manifest
+from geomagic_dagster.releases.record import ReleaseError
+from geomagic_dagster.releases.replay import replay
+from geomagic_dagster.releases.weights import bring_here, check, uses, wanted_by_release
+from geomagic_dagster.resources.weights import WeightStore
+from tests.conftest import REPOSITORY
+from tests.releases.projects import borrowed_build, commit, copy_of_project, edit
+from tests.releases.records import write_record
+from tests.toy_stages.networks import UNTRAINED, digest_of
+
+A, B = "sha256:" + 64 * "a", "sha256:" + 64 * "b"
+
+
+def test_who_uses_what_is_read_off_the_stages_and_every_record(tmp_path):
+    write_record(tmp_path / "1.1", "1.1.1", glass={"net": A}, chairs={"net": A, "other": B})
+    write_record(tmp_path / "1.1" / "history" / "1.1.0", "1.1.0", glass={"net": B})
+    found = uses(tmp_path, find_stages("tests.toy_stages.trained"))
+    assert found == {
+        UNTRAINED: ["latest guess: net"],
+        A: ["1.1.1 glass: net", "1.1.1 chairs: net"],
+        B: ["1.1.1 chairs: other", "1.1.0 glass: net"],
+    }
+    wanted = wanted_by_release(tmp_path / "1.1")
+    assert wanted == {A: "stage glass, weights net and stage chairs, weights net", B: "stage chairs, weights other"}
+    assert uses(REPOSITORY / "releases", []) == {}, "1.0 has none"
+
+
+def test_the_manifest_names_the_digests_that_are_wanted(tmp_path):
+    manifest = compile_manifest(find_stages("tests.toy_stages.trained"), None)
+    assert {each["name"]: each["weights"] for each in manifest["stages"]}["guess"] == {"net": UNTRAINED}
+
+
+def test_what_is_wrong_with_weights_is_said_of_the_release(tmp_path):
+    record = write_record(tmp_path / "1.1", "1.1.0", glass={"net": A})
+    store = WeightStore(f"unreliable://{tmp_path}/far/weights", tmp_path / "cache")
+    for ask in (bring_here, check):
+        with pytest.raises(
+            ReleaseError, match=rf"release 1.1.0: expected its weights.*glass, weights net.*{A}.*no such"
+        ):
+            ask(record, store)
+    Path(tmp_path / "far.away").touch()
+    with pytest.raises(
+        ReleaseError, match=r"release 1.1.0: expected its weights.*connection refused.*Then say it again"
+    ):
+        bring_here(record, store)
+    (record / "manifest.json").write_text("[]")
+    with pytest.raises(ReleaseError, match=r"manifest.json: expected the manifest of a release; got .* from git"):
+        bring_here(record, store)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_release_with_weights_is_cut_and_replayed_on_a_machine_whose_store_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(pinned, "FRAMES", 12)
+    net = tmp_path / "net.bin"
+    net.write_bytes(os.urandom(10_000))
+    project = copy_of_project(tmp_path / "project")
+    stage = project / "geomagic_dagster" / "cv" / "frames.py"
+    edit(stage, "    memory_gb=2,\n", f'    memory_gb=2,\n    weights={{"net": "{digest_of(net)}"}},\n')
+    edit(
+        stage,
+        "from geomagic_dagster.cv.types import Frames, Recording, Scan\n",
+        "from geomagic_dagster.cv.types import Frames, Recording, Scan\n"
+        "from geomagic_dagster.cv.weights import weights\n",
+    )
+    edit(
+        stage,
+        "    recording = scan.recording\n    n =",
+        '    recording = scan.recording\n    weights("net").read_bytes()\n    n =',
+    )
+    commit(project, "A network in frames")
+    before = (project / "workspace.yaml").read_text()
+
+    far = WeightStore(f"unreliable://{tmp_path}/far/weights", tmp_path / "first" / "cache" / "weights")
+    with pytest.raises(ReleaseError, match="expected its weights.*stage frames, weights net: .* weights add FILE"):
+        cut(project, tmp_path / "first", "1.0", weights=far, build=borrowed_build())
+    assert not (project / "releases").exists() and (project / "workspace.yaml").read_text() == before
+    assert environments.installed(tmp_path / "first", "1.0") is None
+
+    far.add(net)
+    done = cut(project, tmp_path / "first", "1.0", weights=far, build=borrowed_build())
+    manifest = {each["name"]: each for each in read_manifest(done.record / "manifest.json")["stages"]}
+    assert manifest["frames"]["weights"] == {"net": digest_of(net)}
+    assert not any(net.read_bytes() in path.read_bytes() for path in done.record.rglob("*") if path.is_file())
+
+    # another machine: installing brings the files, then the store goes away
+    there = WeightStore(far.url, tmp_path / "second" / "cache" / "weights")
+    assert bring_here(done.record, there) == there.here and there.is_here(digest_of(net))
+    environment = environments.installed(tmp_path / "first", "1.0")
+    assert environment
+    scan, then = tmp_path / "room", tmp_path / "then"
+    pinned.geomagic(environment, then, "scan", "make-up", str(scan), "--seed", "3", "--frames", "12", "--clean")
+    pinned.geomagic(environment, then, "run", str(scan), weights=there.here)
+    Path(tmp_path / "far.away").touch()
+    replayed = replay(
+        project / "releases", tmp_path / "second", "1.0", scan,
+        package=then / "packages" / "room.run.json", weights=there, build=borrowed_build(),
+    )  # fmt: skip
+    assert replayed.differing == () and {"room.glb", "room.json"} <= set(replayed.same)
+
+    shutil.rmtree(there.here)
+    with pytest.raises(ReleaseError, match="release 1.0.0: expected its weights.*connection refused"):
+        replay(
+            project / "releases", tmp_path / "second", "1.0", scan,
+            package=then / "packages" / "room.run.json", weights=there, build=borrowed_build(),
+        )  # fmt: skip
