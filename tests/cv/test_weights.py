@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from geomagic_dagster.cv.stage import StageError, find_stages
+from geomagic_dagster.cv.stage import StageError, describe_stage, find_stages
+from geomagic_dagster.cv.types import Frames
 from geomagic_dagster.cv.weights import weights, weights_as_inputs, weights_from
 from tests.conftest import REPOSITORY
 from tests.toy_stages.networks import write_net
+from tests.toy_stages.scans import toy_scan
 
 GUESS = next(each for each in find_stages("tests.toy_stages.trained") if each.name == "guess")
 LOOK = next(each for each in find_stages("tests.toy_stages.trained") if each.name == "look")
@@ -69,8 +75,76 @@ def test_weights_are_part_of_the_identity_and_without_any_it_is_what_it_was():
     assert renamed.identity(settings, inputs | weights_as_inputs(renamed)) != first
 
 
-def test_only_stages_with_weights_have_this_module_behind_them():
-    """So that it came without another identity for any stage that was there before."""
-    for file in (REPOSITORY / "geomagic_dagster" / "cv").glob("*.py"):
-        declares = "weights={" in file.read_text()
-        assert declares or file.name in ("weights.py", "stage.py") or "cv.weights" not in file.read_text(), file
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "urllib", "requests", "huggingface_hub"}
+CV = REPOSITORY / "geomagic_dagster" / "cv"
+
+
+@pytest.mark.parametrize("file", sorted(CV.glob("*.py")), ids=lambda file: file.stem)
+def test_the_science_unpickles_nothing_and_downloads_nothing(file):
+    """What a file of weights may hold is numbers: docs/weights.md says why."""
+    assert unsafe_in(file.read_text()) == []
+
+
+def unsafe_in(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [each.name for each in node.names if each.name.partition(".")[0] in UNSAFE]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in UNSAFE:
+            found.append(str(node.module))
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.hub."):
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call):
+            said = {each.arg: ast.unparse(each.value) for each in node.keywords}
+            if said.get("allow_pickle", "False") != "False":
+                found.append("allow_pickle")
+            if ast.unparse(node.func) == "torch.load" and said.get("weights_only") != "True":
+                found.append("torch.load without weights_only=True")
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "def f():\n    from joblib import load",
+        "torch.hub.load('a', 'b')",
+        "np.load(path, allow_pickle=True)",
+        "torch.load(weights('net'))",
+        "torch.load(weights('net'), weights_only=False)",
+        "import urllib.request",
+    ],
+)
+def test_whatever_unpickles_or_downloads_is_found(line):
+    assert unsafe_in(line)
+    assert not unsafe_in(
+        "torch.load(weights('net'), map_location='cpu', weights_only=True)\nnp.load(p, allow_pickle=False)"
+    )
+
+
+def test_the_example_in_the_docs_runs_as_it_stands(tmp_path, monkeypatch):
+    import torch
+
+    text = (REPOSITORY / "docs" / "weights.md").read_text()
+    code = re.search(r"<!-- stage: tested -->\n```python\n(.*?)```", text, re.DOTALL)[1]
+    (tmp_path / "of_the_docs").mkdir()
+    (tmp_path / "of_the_docs" / "__init__.py").touch()
+    (tmp_path / "of_the_docs" / "glass.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("of_the_docs.glass")
+    declared = describe_stage(module.glass)
+    assert f'weights={{"glass": "{declared.weights["glass"]}"}}\n```' in text, "the line that the command prints"
+    assert unsafe_in(code) == []
+    torch.save(module.network().state_dict(), tmp_path / "glass.pt")
+    recording = toy_scan().recording
+    ones_b = np.ones(len(recording))
+    with weights_from({"glass": tmp_path / "glass.pt"}):
+        frames = Frames(recording, np.arange(len(recording)), ones_b, ones_b, ())
+        assert declared.measure(module.glass(frames)).keys() == {"share"}
+    del sys.modules["of_the_docs.glass"], sys.modules["of_the_docs"]
+
+
+def test_what_every_stage_imports_does_not_import_this():
+    """So that no stage without weights got another identity by it, or gets one when it changes."""
+    for name in ("stage", "types", "camera", "containers", "code"):
+        assert "cv.weights" not in (CV / f"{name}.py").read_text()
