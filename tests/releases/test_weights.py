@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.releases import environments, pinned
 from geomagic_dagster.releases.cut import cut
 from geomagic_dagster.releases.manifest import compile_manifest, read_manifest
-from geomagic_dagster.releases.record import ReleaseError
+from geomagic_dagster.releases.record import ReleaseError, read_release
 from geomagic_dagster.releases.replay import Replay, replay
 from geomagic_dagster.releases.weights import bring_here, check, uses, wanted_by_release
 from geomagic_dagster.resources.weights import WeightStore
@@ -62,6 +63,48 @@ def test_what_is_wrong_with_weights_is_said_of_the_release(tmp_path):
         bring_here(record, store)
 
 
+def test_a_release_whose_weights_nobody_has_is_not_cut(tmp_path, monkeypatch):
+    """Refused as soon as it has compiled, before a scan is processed; the environment is none in this test."""
+    project = copy_of_project(tmp_path / "project")
+    before = (project / "workspace.yaml").read_text()
+
+    def build(draft: Path, home: Path, **options) -> environments.Environment:
+        folder = home / "releases" / "1.0" / "env-new"
+        folder.mkdir()
+        return environments.Environment(folder, read_release(draft), "here")
+
+    def compile_only(environment, home, *arguments):
+        assert arguments[0] == "compile"
+        Path(arguments[2]).write_text(json.dumps({"stages": [{"name": "glass", "weights": {"net": A}}]}))
+
+    monkeypatch.setattr(pinned, "geomagic", compile_only)
+    with pytest.raises(
+        ReleaseError, match=r"release 1.0.0: expected its weights.*stage glass, weights net: .* add FILE"
+    ):
+        cut(project, tmp_path / "home", "1.0", build=build)
+    assert not (project / "releases").exists() and (project / "workspace.yaml").read_text() == before
+    assert environments.installed(tmp_path / "home", "1.0") is None
+    assert not list((tmp_path / "home" / "releases" / "1.0").glob("env-*"))
+
+
+def test_a_release_asked_by_its_own_commands_finds_the_files_of_this_machine(tmp_path):
+    """In an empty home, as cutting and replaying ask it."""
+    net = tmp_path / "net.bin"
+    net.write_bytes(b"numbers")
+    store = WeightStore(str(tmp_path / "weights"), tmp_path / "cache")
+    record = write_record(tmp_path / "releases" / "1.1", "1.1.0", glass={"net": digest_of(net)})
+    python = tmp_path / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    environment = environments.Environment(tmp_path / "env", read_release(record), "here")
+    check_weights = ("weights", "check", "--checkout", str(tmp_path))
+    with pytest.raises(ReleaseError, match=f"expected {digest_of(net)} in {store.here}; got no such file"):
+        pinned.geomagic(environment, tmp_path / "empty", *check_weights, weights=store.here)
+    store.add(net)
+    pinned.geomagic(environment, tmp_path / "empty", *check_weights, weights=store.here)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_release_with_weights_is_cut_and_replayed_on_a_machine_whose_store_is_gone(tmp_path, monkeypatch):
@@ -78,14 +121,7 @@ def test_a_release_with_weights_is_cut_and_replayed_on_a_machine_whose_store_is_
     edit(stage, nouns, f"{nouns}from geomagic_dagster.cv.weights import weights\n")
     edit(stage, body, f'    weights("net").read_bytes()\n{body}')
     commit(project, "A network in frames")
-    before = (project / "workspace.yaml").read_text()
-
     far = WeightStore(f"unreliable://{tmp_path}/far/weights", tmp_path / "first" / "cache" / "weights")
-    with pytest.raises(ReleaseError, match="expected its weights.*stage frames, weights net: .* weights add FILE"):
-        cut(project, tmp_path / "first", "1.0", weights=far, build=borrowed_build())
-    assert not (project / "releases").exists() and (project / "workspace.yaml").read_text() == before
-    assert environments.installed(tmp_path / "first", "1.0") is None
-
     far.add(net)
     done = cut(project, tmp_path / "first", "1.0", weights=far, build=borrowed_build())  # it processes a scan
     manifest = {each["name"]: each for each in read_manifest(done.record / "manifest.json")["stages"]}
@@ -96,6 +132,9 @@ def test_a_release_with_weights_is_cut_and_replayed_on_a_machine_whose_store_is_
     there = WeightStore(far.url, tmp_path / "second" / "cache" / "weights")
     assert bring_here(done.record, there) == there.here and there.is_here(digest_of(net))
     Path(tmp_path / "far.away").touch()
+    environment = environments.installed(tmp_path / "first", "1.0")
+    monkeypatch.setattr(environments, "build", lambda record, home, **options: environment)
+    monkeypatch.setattr(environments, "check_loads", lambda environment: None)
     replayed = replay_of(project, tmp_path, there, monkeypatch)
     assert replayed.differing == () and replayed.same == ("a.npy",)
     shutil.rmtree(there.here)
@@ -115,5 +154,5 @@ def replay_of(project: Path, folder: Path, weights: WeightStore, monkeypatch) ->
     monkeypatch.setattr(pinned, "process", process)
     return replay(
         project / "releases", folder / "second", "1.0", folder,
-        artefact=folder / "artefact.json", weights=weights, build=borrowed_build(),
+        artefact=folder / "artefact.json", weights=weights, build=environments.build,
     )  # fmt: skip
