@@ -67,13 +67,17 @@ def changes(repository: Path, since: str, until: str) -> tuple[Change, ...]:
 
 
 def export(repository: Path, commit: str, folder: Path) -> None:
-    """Writes the files of a commit, and nothing else that lies in the checkout, into a folder."""
-    with subprocess.Popen(
-        ["git", "-C", str(repository), "archive", "--format=tar", commit], stdout=subprocess.PIPE
-    ) as process:
+    """Writes the files of a commit, and nothing else that lies in the checkout, into a folder.
+
+    With the same rights everywhere, whatever git's and Python's defaults are: a wheel holds them.
+    """
+    command = ["git", "-C", str(repository), "-c", "tar.umask=0022", "archive", "--format=tar", commit]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
-            archive.extractall(folder, filter="tar")
+            # Python 3.11.2, that of Debian 12, has no filters yet, and does not ask for one
+            archive.extraction_filter = getattr(tarfile, "tar_filter", lambda member, path: member)
+            archive.extractall(folder)
         process.stdout.read()  # what fills its last block: git fails where nobody reads it
     if process.returncode != 0:
         raise ReleaseError(
