@@ -44,6 +44,8 @@ def shown(
     }
     if artefact.flags:
         metadata["flags"] = MetadataValue.text(", ".join(artefact.flags))
+    if artefact.weights:
+        metadata["weights"] = MetadataValue.json(artefact.weights)
     if outcome is not None:  # the cost of not computing is no number to plot
         metadata["seconds"] = MetadataValue.float(round(outcome.seconds, 3))
         metadata["peak_memory_mb"] = MetadataValue.float(round(outcome.peak_memory_mb, 1))

@@ -30,6 +30,7 @@ from geomagic_dagster.resources.reuse import make_or_reuse, trusted
 from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.resources.weights import wanted_by
 from geomagic_dagster.viewer.addresses import ARTEFACTS, page_path
 
 _told: set[str] = set()
@@ -137,6 +138,8 @@ def _in_a_child(
 
     try:
         with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
+            if request.stage is not None and request.stage.weights:  # here, which takes nothing of its deadline
+                places.weights().fetch(wanted_by([request.stage]))
             deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
             result = child.call(function, request, deadline=deadline, log=context.log, report=report)
             artefact = places.store().find(result.stage, result.identity)
@@ -174,16 +177,20 @@ def make_step(request: StepRequest, log: Logger) -> StepResult:
     assert request.stage is not None and request.settings is not None
     _begin(request)
     places = Places(**request.places)
-    store = places.store()
+    store, weights = places.store(), places.weights()
     made = make_or_reuse(
         request.stage,
-        {argument: trusted(request.stage, stage, identity, store, log) for argument, stage, identity in request.inputs},
+        {
+            argument: trusted(request.stage, stage, identity, store, log, weights)
+            for argument, stage, identity in request.inputs
+        },
         request.settings,
         store,
         log,
         recompute=request.recompute,
         device=places.device,
         flags=request.flags,
+        weights=weights,
     )
     saved = made.artefact if made.artefact.is_saved else store.save(made.artefact)
     picture = request.stage.preview_rgb_hw3(made.artefact.value)

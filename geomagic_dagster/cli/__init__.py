@@ -21,6 +21,7 @@ from geomagic_dagster.cli.route import route_app
 from geomagic_dagster.cli.scans import scan_app
 from geomagic_dagster.cli.serving import app as serving
 from geomagic_dagster.cli.watch import app as watching
+from geomagic_dagster.cli.weights import weights_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +41,7 @@ families = {
     "route": route_app,
     "corpus": corpus_app,
     "release": release_app,
+    "weights": weights_app,
     "console": console_app,
 }
 for name, family in families.items():

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from geomagic_dagster.cli.common import plain_errors, write_made_up_scan
+from geomagic_dagster.cli.weights import plain_weights_errors
 
 app = typer.Typer()
 
@@ -27,8 +28,9 @@ def digest(
     from geomagic_dagster.definitions import places_from
     from geomagic_dagster.releases.digest import digest_scan
 
+    places = places_from(os.environ)
     with plain_errors():
-        found = digest_scan(scan, find_stages(), device=places_from(os.environ).device, flags=flag or ())
+        found = digest_scan(scan, find_stages(), device=places.device, flags=flag or (), weights=places.weights())
     if as_json:
         print(json.dumps(found))
     else:
@@ -53,12 +55,18 @@ def dark_check(
     import tempfile
 
     from geomagic_dagster.corpus.scans import names
+    from geomagic_dagster.cv.stage import find_stages
     from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.releases.dark_check import NoDigest, interpreter
     from geomagic_dagster.releases.dark_check import dark_check as check
+    from geomagic_dagster.releases.installed import LATEST
+    from geomagic_dagster.resources.weights import wanted_by
 
-    home = home_from(os.environ)
-    folder = corpus or Path(places_from(os.environ).corpus)
+    home, places = home_from(os.environ), places_from(os.environ)
+    folder, weights = corpus or Path(places.corpus), places.weights()
+    if LATEST in (old, new):  # those of a release are here since it was installed
+        with plain_weights_errors():
+            weights.fetch(wanted_by(find_stages()))
     with tempfile.TemporaryDirectory(prefix="geomagic-rooms-") as made_up:
         scans = [folder / name for name in names(folder)]
         if not scans:
@@ -67,7 +75,8 @@ def dark_check(
             for seed, scan in enumerate(scans, start=1):
                 write_made_up_scan(scan, seed, frames=frames, clean=False)
         try:
-            found = check(interpreter(old, home), interpreter(new, home), scans, lambda line: print(line, flush=True))
+            sides = interpreter(old, home, weights.here), interpreter(new, home, weights.here)
+            found = check(*sides, scans, lambda line: print(line, flush=True))
         except NoDigest as error:
             print(error, file=sys.stderr)
             raise typer.Exit(2) from None

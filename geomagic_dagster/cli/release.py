@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from geomagic_dagster.resources.weights import WeightStore
 
 release_app = typer.Typer(no_args_is_help=True, help="Cut, install, verify, archive and replay releases.")
 
@@ -28,7 +31,7 @@ def cut(name: Name, checkout: Checkout = None) -> None:
     with plain_release_errors():
         from geomagic_dagster.releases.cut import cut as cut_release
 
-        done = cut_release(_checkout(checkout), _home(), name, say=_say)
+        done = cut_release(_checkout(checkout), _home(), name, weights=_weights(), say=_say)
     for line in done.differences:
         print(line)
     print(
@@ -60,11 +63,14 @@ def verify(name: Name, checkout: Checkout = None) -> None:
     """Read every file of a release's record and of its environment again, and compare it with its hash."""
     with plain_release_errors():
         from geomagic_dagster.releases import environments
+        from geomagic_dagster.releases import weights as releases_weights
         from geomagic_dagster.releases.record import ReleaseError, record_folder, verify_record
 
         record = record_folder(_checkout(checkout) / "releases", name)
         release = verify_record(record)
         print(f"{release.version}: the record is as it was cut ({len(release.files)} files)")
+        if files := releases_weights.check(record, _weights()):
+            print(f"{release.version}: its weights are as their digests say ({files} files)")
         environment = environments.installed(_home(), release.line)
         if environment is None or environment.release.version != release.version:
             print(f"{release.version}: not installed here")
@@ -154,8 +160,9 @@ def replay(
         from geomagic_dagster.releases.replay import replay as replay_scan
 
         done = replay_scan(
-            _checkout(checkout) / "releases", _home(), name, scan, package=package, artefact=artefact, say=_say
-        )
+            _checkout(checkout) / "releases", _home(), name, scan,
+            package=package, artefact=artefact, weights=_weights(), say=_say,
+        )  # fmt: skip
     for line in done.differing:
         print(line, file=sys.stderr)
     if done.differing:
@@ -167,8 +174,10 @@ def replay(
 def _install(name: str, records: Path, python: Path | None, wheels: Path | None, record_new: bool) -> None:
     from geomagic_dagster.releases import environments, sharing
     from geomagic_dagster.releases.record import record_folder
+    from geomagic_dagster.releases.weights import bring_here
 
     record = record_folder(records, name)
+    bring_here(record, _weights())
     environment = environments.install(
         record, _home(), say=_say, python=python, wheelhouse=wheels, record_new=record_new
     )
@@ -205,6 +214,12 @@ def _home() -> Path:
     from geomagic_dagster.definitions import home_from
 
     return home_from(os.environ)
+
+
+def _weights() -> WeightStore:
+    from geomagic_dagster.definitions import places_from
+
+    return places_from(os.environ).weights()
 
 
 def _say(line: str) -> None:

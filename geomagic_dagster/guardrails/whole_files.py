@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
+
+PARTIAL = ".partial"
+"""How the names of files end that are being written, and of those that a killed process left."""
 
 
 def create_whole(path: Path, content: bytes) -> None:
@@ -21,10 +25,13 @@ def create_whole(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
-def replace_whole(path: Path, content: bytes) -> None:
-    """Writes a file; whoever reads it sees the old or the new one, also after a power cut."""
+def replace_whole(path: Path, content: bytes | Iterable[bytes], mode: int | None = None) -> None:
+    """Writes a file; whoever reads it sees the old or the new one, also after a power cut.
+
+    Content that comes in parts may raise in the middle: then there is no new file. `mode`: rights of the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = _write_beside(path, content)
+    beside = _write_beside(path, content, mode)
     try:
         beside.replace(path)
     finally:
@@ -36,11 +43,13 @@ def replace_whole(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _write_beside(path: Path, content: bytes) -> Path:
-    beside = path.with_name(f".{uuid.uuid4().hex}.partial")
+def _write_beside(path: Path, content: bytes | Iterable[bytes], mode: int | None = None) -> Path:
+    beside = path.with_name(f".{uuid.uuid4().hex}{PARTIAL}")
     try:
         with open(beside, "xb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -18,10 +18,14 @@ from geomagic_dagster.cv.stage import SOURCE, ScanRejected, refuse_unknown_flags
 from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, SCAN_TAG
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
+from geomagic_dagster.resources.weights import WeightsCorrupt, WeightsMissing
 
 REPOSITORY = Path(__file__).parents[2]
 NO_NUMBERS = ("attempt", "deadline_s", "peak_memory_mb", "seconds")
 """Floats in a step's metadata that say what it cost, not what it made."""
+
+EXPLAINED = (ScanRejected, Unavailable, WeightsMissing, WeightsCorrupt)
+"""What is no mistake in the code: its sentence says what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class LocalRun:
     package: Path | None
     failure: str
     is_explained: bool
-    """Whether the scan or the disk is to blame, and `failure` is all that a person needs; else it is a bug."""
+    """Whether something of EXPLAINED is to blame, and `failure` is all that a person needs; else it is a bug."""
 
 
 def dagster_home(home: Path) -> Path:
@@ -96,7 +100,7 @@ def _read(result: ExecuteInProcessResult) -> LocalRun:
         elif event.is_step_failure:
             data = event.step_failure_data
             failure = str(data.user_failure_data.description if data.user_failure_data else data.error_display_string)
-            is_explained = any(_is_caused_by(data.error, each.__name__) for each in (ScanRejected, Unavailable))
+            is_explained = any(_is_caused_by(data.error, each.__name__) for each in EXPLAINED)
     package = outputs.get(PUBLISH, {}).get("package")
     return LocalRun(
         run_id=result.run_id,

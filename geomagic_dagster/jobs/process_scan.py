@@ -53,6 +53,7 @@ from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.places import Places
 from geomagic_dagster.resources.shelf import PACKAGE
 from geomagic_dagster.resources.store import Artefact
+from geomagic_dagster.resources.weights import wanted_by
 from geomagic_dagster.viewer.addresses import PACKAGES, page_path
 
 JOB = "process_scan"
@@ -80,7 +81,11 @@ def process_scan_job(
     graph = GraphDefinition(
         name=JOB,
         description="An upload through every stage to a package.",
-        node_defs=[scan_op(release), *map(stage_op, by_name.values()), publish_op(release)],
+        node_defs=[
+            scan_op(release, wanted_by(by_name.values())),
+            *map(stage_op, by_name.values()),
+            publish_op(release),
+        ],
         dependencies={
             **{stage.name: {name: DependencyDefinition(name) for name in stage.inputs} for stage in by_name.values()},
             PUBLISH: {SOURCE: DependencyDefinition(SOURCE), PACKAGE: DependencyDefinition(PACKAGE)},
@@ -123,11 +128,15 @@ def stage_op(stage: Stage) -> OpDefinition:
     return execute
 
 
-def scan_op(release: str) -> OpDefinition:
+def scan_op(release: str, weights: Mapping[str, str]) -> OpDefinition:
+    """`weights`: digests that the stages of the job need, and which stage each (resources/weights.py)."""
+
     @op(name=SOURCE, description="Reads and checks the upload.", out=Out(), retry_policy=retry_policy(2))
     def scan(context: OpExecutionContext, config: Upload, places: Places) -> Output[Any]:
         with sorted_failures(SOURCE):
             begin_run(context, places, release)
+            if weights:  # a customer must not wait for ten minutes to learn that one is missing
+                places.weights().fetch(weights)
         artefact, metadata = scan_step(Path(config.upload), None, context, places)
         return Output(artefact, metadata=metadata)
 

@@ -35,6 +35,9 @@ from geomagic_dagster.releases.record import (
     with_hashes,
     write_release,
 )
+from geomagic_dagster.releases.weights import bring_here
+from geomagic_dagster.resources.places import Places
+from geomagic_dagster.resources.weights import WeightStore
 
 RELEASES = "releases"
 WORKSPACE = "workspace.yaml"
@@ -55,12 +58,14 @@ def cut(
     home: Path,
     name: str,
     *,
+    weights: WeightStore | None = None,
     say: Say = lambda line: None,
     build: Callable[..., Environment] = environments.build,
 ) -> Cut:
     """Cuts a new line ("1.0"), or a hotfix ("1.0.1") that takes the place of the version before.
 
     Args:
+        weights: where trained weights lie; the home's unless said.
         build: makes the environment; another one in tests.
     Raises: ReleaseError; nothing is left behind then.
     """
@@ -68,6 +73,7 @@ def cut(
     commit, who = git.clean_commit(repository), git.person(repository)
     old = _replaced(records, version, commit.branch)
     since = old or _before(records, version)
+    weights = weights or Places.in_home(home).weights()
     with environments.locked(home, version.line), tempfile.TemporaryDirectory(prefix="geomagic-") as folder:
         draft = Path(folder) / "record"
         draft.mkdir()
@@ -90,7 +96,7 @@ def cut(
         write_release(with_hashes(release, draft), draft)
         environment = build(draft, home, say=say)
         try:
-            release, differences = _prove(release, draft, records, environment, old, say, build, home)
+            release, differences = _prove(release, draft, records, environment, old, weights, say, build, home)
             environments.copy_record(draft, environment.folder)
             environments.check_loads(environment)
             record = _place(draft, records, old)
@@ -154,6 +160,7 @@ def _prove(
     records: Path,
     environment: Environment,
     old: Release | None,
+    weights: WeightStore,
     say: Say,
     build: Callable[..., Environment],
     home: Path,
@@ -163,13 +170,14 @@ def _prove(
     options = ("--output", str(draft / MANIFEST), "--lock", str(draft / LOCK), "--releases", str(records))
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:
         pinned.geomagic(environment, Path(folder), "compile", *options)
+    weights_here = bring_here(draft, weights)  # a release whose weights nobody has could not be installed
     environments.copy_record(draft, environment.folder)  # from here on it loads, or says why not
     frames = (old.pinned.seed, old.pinned.frames) if old and old.pinned else (pinned.SEED, pinned.FRAMES)
     say(f"processing the pinned scan: made-up room {frames[0]}, {frames[1]} frames ...")
-    result, _ = pinned.pinned_scan(environment, *frames)
+    result, _ = pinned.pinned_scan(environment, *frames, weights_here)
     differences = []
     if old is not None:
-        before = _baseline(old, records / old.line, environment.platform, say, build, home)
+        before = _baseline(old, records / old.line, environment.platform, weights, say, build, home)
         differences = pinned.compare(before, result, _manifest(records / old.line), _manifest(draft))
     for path in (environment.folder / FOLDER).glob("environment-*.json"):
         shutil.copyfile(path, draft / path.name)
@@ -179,7 +187,13 @@ def _prove(
 
 
 def _baseline(
-    old: Release, record: Path, platform: str, say: Say, build: Callable[..., Environment], home: Path
+    old: Release,
+    record: Path,
+    platform: str,
+    weights: WeightStore,
+    say: Say,
+    build: Callable[..., Environment],
+    home: Path,
 ) -> Pinned:
     """What the version before makes of the pinned scan on this platform."""
     if old.pinned is not None and old.pinned.platform == platform:
@@ -190,7 +204,7 @@ def _baseline(
         wheelhouse = home / environments.RELEASES / environments.WHEELS
         environment = build(record, Path(folder), say=say, wheelhouse=wheelhouse, share_with=share)
         seed, frames = (old.pinned.seed, old.pinned.frames) if old.pinned else (pinned.SEED, pinned.FRAMES)
-        return pinned.pinned_scan(environment, seed, frames)[0]
+        return pinned.pinned_scan(environment, seed, frames, bring_here(record, weights))[0]
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -25,6 +25,8 @@ PACKAGE = "package"
 """The stage whose files people receive."""
 KEPT = ("GEOMAGIC_DEVICE",)
 """Variables of ours that both sides are told; places of this installation are none of theirs."""
+WEIGHTS = "GEOMAGIC_WEIGHTS"
+"""And where the files lie that both may need: each is taken by its digest, so none can be another."""
 OWN = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Variables that would show one environment the code of another."""
 SHOWN = 4
@@ -40,6 +42,8 @@ class Interpreter:
 
     name: str
     python: Path
+    weights: Path | None = None
+    """Folder of this machine's files of trained weights."""
 
     def digest(self, scan: Path) -> dict[str, Any]:
         """What its code makes of a scan (releases/digest.py). Raises: NoDigest."""
@@ -72,10 +76,12 @@ class Interpreter:
         is_this = self.python == Path(sys.executable)
         ours = ("GEOMAGIC_", "DAGSTER_")
         kept = {name: value for name, value in os.environ.items() if name in KEPT or not name.startswith(ours)}
+        if self.weights is not None:
+            kept[WEIGHTS] = str(self.weights)
         return kept if is_this else {name: value for name, value in kept.items() if name not in OWN}
 
 
-def interpreter(name: str, home: Path) -> Interpreter:
+def interpreter(name: str, home: Path, weights: Path | None = None) -> Interpreter:
     """The Python of latest, of a release by its line (1.0), or the one at a path. Raises: NoDigest."""
     if name == LATEST:
         if (release := installed_release()) is not None:
@@ -83,10 +89,10 @@ def interpreter(name: str, home: Path) -> Interpreter:
                 f"{LATEST}: expected this command in the environment of the checkout; got that of release "
                 f"{release.version}. Run it there, or name the path of the checkout's python."
             )
-        return Interpreter(name, Path(sys.executable))
+        return Interpreter(name, Path(sys.executable), weights)
     if os.sep in name:
-        return Interpreter(name, Path(name).absolute())
-    return Interpreter(name, home / "releases" / name / "env" / "bin" / "python")
+        return Interpreter(name, Path(name).absolute(), weights)
+    return Interpreter(name, home / "releases" / name / "env" / "bin" / "python", weights)
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,29 @@ from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.reuse import Made, make_or_reuse
 from geomagic_dagster.resources.scan_source import read_upload
 from geomagic_dagster.resources.store import Artefact, ArtefactStore
+from geomagic_dagster.resources.weights import WeightStore, wanted_by
 
 SCHEMA = 1
 
 
 def digest_scan(
-    scan: Path, stages: Iterable[Stage], *, device: str | None = None, flags: Iterable[str] = ()
+    scan: Path,
+    stages: Iterable[Stage],
+    *,
+    device: str | None = None,
+    flags: Iterable[str] = (),
+    weights: WeightStore | None = None,
 ) -> dict[str, Any]:
     """Takes a scan through the stages in a folder that is gone afterwards; all flags are off but those that are named.
 
     Returns: {"schema", "made_by", "scan", "stages": [{"stage", "identity", "sha256", "files": {name: sha256}}],
     "rejected": why the scan can never be processed, or None}. The files of the stage `package` are what people receive.
-    Raises: ScanRejected for a flag that no stage declares; not for the scan.
+    Raises: ScanRejected for a flag that no stage declares, not for the scan; WeightsMissing, WeightsCorrupt.
     """
     stages, flags = list(stages), tuple(flags)
     refuse_unknown_flags(flags)
+    if weights is not None:
+        weights.fetch(wanted_by(stages))
     log = logging.getLogger("geomagic.digest")
     done: dict[str, Artefact] = {}
     rejected = None
@@ -48,7 +56,8 @@ def digest_scan(
             keep(read_upload(scan, None, store, log))
             for stage in stages:
                 inputs = {name: done[name] for name in stage.inputs}
-                keep(make_or_reuse(stage, inputs, stage.params(), store, log, device=device, flags=flags))
+                settings = stage.params()
+                keep(make_or_reuse(stage, inputs, settings, store, log, device=device, flags=flags, weights=weights))
         except ScanRejected as error:
             rejected = str(error)
         described = [_described(store, artefact) for artefact in done.values()]

@@ -22,6 +22,7 @@ from geomagic_dagster.releases.record import Pinned, ReleaseError, sha256_of
 
 SEED, FRAMES = 7, 24
 SOURCE, PACKAGE = "scan", "package"
+WEIGHTS = "GEOMAGIC_WEIGHTS"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ def content_sha256(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def process(environment: Environment, scan: Path, flags: Iterable[str] = ()) -> Result:
-    """Processes a scan under a release in an empty home. Raises: ReleaseError with the release's own words."""
+def process(environment: Environment, scan: Path, flags: Iterable[str] = (), weights: Path | None = None) -> Result:
+    """Processes a scan under a release in an empty home, with the trained weights of a folder.
+
+    Raises: ReleaseError with the release's own words.
+    """
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:
         home = Path(folder)
         options = [word for flag in flags for word in ("--flag", flag)]
-        geomagic(environment, home, "run", str(scan.absolute()), *options)
+        geomagic(environment, home, "run", str(scan.absolute()), *options, weights=weights)
         packages = [path for path in (home / "packages").iterdir() if path.is_dir()]
         records = [json.loads(path.read_bytes()) for path in (home / "store" / "artefacts").glob("*/*/artefact.json")]
         return Result(
@@ -63,23 +67,27 @@ def process(environment: Environment, scan: Path, flags: Iterable[str] = ()) -> 
         )
 
 
-def pinned_scan(environment: Environment, seed: int = SEED, frames: int = FRAMES) -> tuple[Pinned, Result]:
+def pinned_scan(
+    environment: Environment, seed: int = SEED, frames: int = FRAMES, weights: Path | None = None
+) -> tuple[Pinned, Result]:
     """What the made-up room of a seed becomes under a release. Raises: ReleaseError."""
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:
         scan = Path(folder) / "pinned"
         options = ("--seed", str(seed), "--frames", str(frames), "--clean")
         geomagic(environment, Path(folder), "scan", "make-up", str(scan), *options)
-        result = process(environment, scan)
+        result = process(environment, scan, weights=weights)
     return Pinned(seed, frames, environment.platform, result.artefacts, result.package), result
 
 
-def geomagic(environment: Environment, home: Path, *arguments: str) -> None:
+def geomagic(environment: Environment, home: Path, *arguments: str, weights: Path | None = None) -> None:
     """Runs a command of a release. Raises: ReleaseError with what it said."""
     dagster_home = home / "dagster"
     dagster_home.mkdir(parents=True, exist_ok=True)
     (dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     elsewhere = {name: value for name, value in os.environ.items() if not name.startswith(("GEOMAGIC_", "DAGSTER_"))}
     env = own_environment(elsewhere) | {"GEOMAGIC_HOME": str(home), "DAGSTER_HOME": str(dagster_home)}
+    if weights is not None:
+        env[WEIGHTS] = str(weights)
     command = [str(environment.python), "-m", "geomagic_dagster.cli", *arguments]
     done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:

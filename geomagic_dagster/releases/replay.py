@@ -16,6 +16,9 @@ from typing import Any
 from geomagic_dagster.releases import environments, pinned
 from geomagic_dagster.releases.environments import Environment, Say
 from geomagic_dagster.releases.record import ReleaseError, read_release, record_folder, sha256_of
+from geomagic_dagster.releases.weights import bring_here
+from geomagic_dagster.resources.places import Places
+from geomagic_dagster.resources.weights import WeightStore
 
 RUN = ".run.json"
 
@@ -38,6 +41,7 @@ def replay(
     *,
     package: Path | None = None,
     artefact: Path | None = None,
+    weights: WeightStore | None = None,
     say: Say = lambda line: None,
     build: Callable[..., Environment] = environments.build,
 ) -> Replay:
@@ -46,6 +50,8 @@ def replay(
     Args:
         package: `<packages>/<scan>.run.json`, with the package's folder beside it.
         artefact: `<store>/artefacts/<stage>/<identity>/artefact.json`, or its folder.
+        weights: where the release's trained weights lie; the home's unless said. What this machine has of them already
+            is taken without asking the store.
     Raises: ReleaseError.
     """
     if package is not None:
@@ -61,13 +67,14 @@ def replay(
             "replay", expected="--package or --artefact: what it became then", received="neither", do="Name one."
         )
     record = record_folder(records, version)
+    weights_here = bring_here(record, weights or Places.in_home(home).weights())
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home, prefix=".replay-") as folder:
         wheelhouse, share = home / environments.RELEASES / environments.WHEELS, environments.all_environments(home)
         environment = build(record, Path(folder), say=say, wheelhouse=wheelhouse, share_with=share)
         environments.check_loads(environment)
         say(f"processing {scan} under {environment.release.version} ...")
-        now = pinned.process(environment, scan, flags)
+        now = pinned.process(environment, scan, flags, weights_here)
     found = _compare_package(then, files, now) if package is not None else _compare_artefact(then, now)
     return Replay(read_release(record).version, *found)
 

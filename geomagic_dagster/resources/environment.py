@@ -8,6 +8,7 @@ has to know where things lie reads it here, and does not build every stage's job
     GEOMAGIC_STORE       artefacts: a folder or any fsspec URL; GEOMAGIC_CACHE: its local cache where it is elsewhere
     GEOMAGIC_INBOX, GEOMAGIC_DONE, GEOMAGIC_QUARANTINE, GEOMAGIC_FAILED, GEOMAGIC_PACKAGES, GEOMAGIC_CORPUS
     GEOMAGIC_ROUTING     the routing table: a folder or an fsspec URL (default: routing/ in the store)
+    GEOMAGIC_WEIGHTS     files of trained weights: a folder or an fsspec URL (default: weights/ in the store)
     GEOMAGIC_ROOMS_URL   where browsers find the pages of rooms (default: http://127.0.0.1:3001)
     GEOMAGIC_DEVICE      where tensors live (default: CUDA where there is one)
 """
@@ -29,6 +30,7 @@ VARIABLES = {
     "GEOMAGIC_PACKAGES": "packages",
     "GEOMAGIC_CORPUS": "corpus",
     "GEOMAGIC_ROUTING": "routing_url",
+    "GEOMAGIC_WEIGHTS": "weights_url",
     "GEOMAGIC_ROOMS_URL": "rooms_url",
     "GEOMAGIC_DEVICE": "device",
 }

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from geomagic_dagster.releases.routing import RoutingStore
 from geomagic_dagster.resources.store import ArtefactStore
+from geomagic_dagster.resources.weights import WeightStore
 
 
 class Places(ConfigurableResource):
@@ -26,6 +27,7 @@ class Places(ConfigurableResource):
     packages: str = Field(description="What people receive.")
     corpus: str = Field(description="Room scans that researchers measure their steps on.")
     routing_url: str = Field("", description="The routing table's revisions; beside the artefacts where not said.")
+    weights_url: str = Field("", description="Files of trained weights; beside the artefacts where not said.")
     rooms_url: str = Field("http://127.0.0.1:3001", description="Where `geomagic room serve` answers browsers.")
     device: str | None = Field(
         None, description='Where tensors live: "cpu", "cuda:0"; CUDA where there is one if unset.'
@@ -49,3 +51,8 @@ class Places(ConfigurableResource):
         """The routing table; cheap to make."""
         url = self.routing_url or f"{self.store_url.rstrip('/')}/routing"
         return RoutingStore(url, Path(self.cache) / "routing" / "last_good.json")
+
+    def weights(self) -> WeightStore:
+        """The files of trained weights; cheap to make."""
+        url = self.weights_url or f"{self.store_url.rstrip('/')}/weights"
+        return WeightStore(url, Path(self.cache) / "weights")

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from geomagic_dagster.cv.stage import SOURCE, Params, Stage, find_stages, flags_on, use_compute_device
+from geomagic_dagster.cv.weights import weights_as_inputs, weights_from
 from geomagic_dagster.guardrails.execution import Outcome, run_stage
 from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.store import Artefact, ArtefactCorrupt, ArtefactStore
+from geomagic_dagster.resources.weights import WeightStore
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,21 +36,24 @@ def make_or_reuse(
     recompute: bool = False,
     device: str | None = None,
     flags: Iterable[str] = (),
+    weights: WeightStore | None = None,
 ) -> Made:
     """Runs a stage on artefacts, unless its result is in the store. A new result is not saved yet.
 
-    `flags` are those that are on; only those that the stage declares have to do with it.
+    `flags` are those that are on; only those that the stage declares have to do with it. `weights` is where it finds
+    the files that it declares.
     """
     on = stage.own_flags(flags)
     input_identities = {name: artefact.identity for name, artefact in inputs.items()}
-    identity = stage.identity(settings, input_identities, on)
+    identity = stage.identity(settings, input_identities | weights_as_inputs(stage), on)
     if not recompute and (there := reusable(stage.name, identity, store, log)):
         return Made(there, None)
     use_compute_device(device)
     values = {name: artefact.value for name, artefact in inputs.items()}
     if on:
         log.info(f"{stage.name}: with flags on: {', '.join(on)}")
-    with flags_on(*on, stage=stage):
+    find = None if weights is None else lambda name: weights.path(stage.weights[name], f"{stage.name}, weights {name}")
+    with flags_on(*on, stage=stage), weights_from(find, stage):
         outcome = run_stage(stage, values, settings, log)
     artefact = Artefact(
         stage=stage.name,
@@ -60,6 +65,7 @@ def make_or_reuse(
         numbers=outcome.numbers,
         libraries=dict(stage.libraries),
         flags=on,
+        weights=dict(stage.weights),
         made_by=made_by(),
     )
     return Made(artefact, outcome)
@@ -80,7 +86,14 @@ def reusable(stage: str, identity: str, store: ArtefactStore, log: logging.Logge
     return artefact
 
 
-def trusted(asked_by: Stage, stage: str, identity: str, store: ArtefactStore, log: logging.Logger) -> Artefact:
+def trusted(
+    asked_by: Stage,
+    stage: str,
+    identity: str,
+    store: ArtefactStore,
+    log: logging.Logger,
+    weights: WeightStore | None = None,
+) -> Artefact:
     """The artefact that a stage asks for, every checksum verified; a corrupt one is made anew from what made it.
 
     Raises: ArtefactCorrupt where that is not possible: its record is corrupt too, or it is a scan, whose bytes come
@@ -98,8 +111,9 @@ def trusted(asked_by: Stage, stage: str, identity: str, store: ArtefactStore, lo
         return artefact
     package = asked_by.function.__module__.rpartition(".")[0]
     maker = next(each for each in find_stages(package) if each.name == stage)
-    inputs = {name: trusted(maker, name, of, store, log) for name, of in artefact.inputs.items()}
-    made = make_or_reuse(maker, inputs, maker.params(**artefact.settings), store, log, flags=artefact.flags)
+    inputs = {name: trusted(maker, name, of, store, log, weights) for name, of in artefact.inputs.items()}
+    settings = maker.params(**artefact.settings)
+    made = make_or_reuse(maker, inputs, settings, store, log, flags=artefact.flags, weights=weights)
     if made.artefact.identity != identity:
         raise ArtefactCorrupt(
             f"artefact {stage}/{identity}: expected to make the same anew; got {made.artefact.identity}: its code "

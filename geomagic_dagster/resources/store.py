@@ -77,6 +77,8 @@ class Artefact:
     """Versions of the third-party libraries that its code imports."""
     flags: tuple[str, ...] = ()
     """Feature flags that were on, of those that its stage declares."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Digests of the trained weights that its stage declares, by name."""
     made_by: dict[str, str] = field(default_factory=dict)
     """Release, version and commit that made it first. No part of the identity: others may reuse it."""
     is_saved: bool = False
@@ -133,6 +135,7 @@ class ArtefactStore:
                     "inputs": artefact.inputs,
                     "libraries": artefact.libraries,
                     "flags": list(artefact.flags),
+                    **({"weights": artefact.weights} if artefact.weights else {}),
                     "made_by": artefact.made_by,
                     "numbers": {name: writer.write(number, name) for name, number in artefact.numbers.items()},
                     "value": tree,
@@ -159,8 +162,9 @@ class ArtefactStore:
             settings=record["settings"],
             inputs=record["inputs"],
             numbers={name: FolderReader(Path(), ()).read(number) for name, number in record["numbers"].items()},
-            libraries=record.get("libraries", {}),  # these three are not in records of before there were releases
+            libraries=record.get("libraries", {}),  # older records lack these four
             flags=tuple(record.get("flags", ())),
+            weights=record.get("weights", {}),
             made_by=record.get("made_by", {}),
             is_saved=True,
         )

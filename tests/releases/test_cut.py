@@ -257,7 +257,7 @@ def test_a_version_that_a_hotfix_replaced_is_still_the_one_that_is_replayed(rele
     (tmp_path / "packages" / "room.run.json").write_text(json.dumps(said))
     asked = []
 
-    def process(environment, scan, flags):
+    def process(environment, scan, flags, weights):
         asked.append((environment.release.version, list(flags)))
         made_now = {"room.glb": sha256(b"a room").hexdigest(), "plan.svg": "0" * 64}
         return pinned.Result({"scan": {"identity": "s"}, "package": {"identity": "q"}}, made_now)
@@ -337,7 +337,7 @@ def test_a_hotfix_that_changes_bytes_behind_the_stages_is_not_cut(released, home
     was = released[1].release.pinned
     assert was
     spoilt = replace(was, package=was.package | {"room.json": "0" * 64})
-    monkeypatch.setattr(pinned, "pinned_scan", lambda environment, seed, frames: (spoilt, None))
+    monkeypatch.setattr(pinned, "pinned_scan", lambda environment, seed, frames, weights: (spoilt, None))
     before = environments.installed(home, "1.0")
     with pytest.raises(ReleaseError, match=r"published room.json: expected the bytes of the version before"):
         cut(project, home, "1.0.1", build=borrowed_build())

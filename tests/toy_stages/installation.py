@@ -27,14 +27,16 @@ class Toys:
         release: str = "latest",
         executor: ExecutorDefinition = in_process_executor,
         mood_timeout_s: float | None = None,
+        package: str = "tests.toy_stages.stages",
         **elsewhere: str,
     ) -> None:
-        code_from = ["geomagic_dagster.cv", "tests.toy_stages.stages"]
+        code_from = ["geomagic_dagster.cv", package]
         self.places = Places.in_home(home, code_from=code_from, **elsewhere)
         stages = [
             replace(stage, timeout_s=mood_timeout_s) if mood_timeout_s and stage.name == "mood" else stage
-            for stage in find_stages("tests.toy_stages.stages")
+            for stage in find_stages(package)
         ]
+        self._has_mood = any(stage.name == "mood" for stage in stages)
         self.defs: Definitions = build_definitions(stages, self.places, release, executor)
         self.inbox, self.corpus = Path(self.places.inbox), Path(self.places.corpus)
         self.store = self.places.store()
@@ -43,7 +45,9 @@ class Toys:
         self, upload: Path, instance: DagsterInstance, mood: dict | None = None, **options
     ) -> ExecuteInProcessResult:
         """Runs `process_scan` on an upload."""
-        config = {"ops": {"scan": {"config": {"upload": str(upload)}}, "mood": {"config": mood or {}}}}
+        config: dict = {"ops": {"scan": {"config": {"upload": str(upload)}}}}
+        if self._has_mood:
+            config["ops"]["mood"] = {"config": mood or {}}
         job = self.defs.resolve_job_def("process_scan")
         return job.execute_in_process(run_config=config, instance=instance, raise_on_error=False, **options)
 
@@ -54,7 +58,7 @@ class Toys:
         instance.add_dynamic_partitions("corpus", [name])
         job = self.defs.resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
-            run_config={"ops": {"latest__mood": {"config": mood or {}}}},
+            run_config={"ops": {"latest__mood": {"config": mood or {}}} if self._has_mood else {}},
             instance=instance,
             partition_key=name,
             raise_on_error=False,

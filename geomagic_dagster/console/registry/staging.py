@@ -171,7 +171,8 @@ def _geomagic(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedP
     home = staging_home()
     ours = environments.own_environment(os.environ).items()
     environment = {name: value for name, value in ours if not name.startswith(OURS)}
-    environment |= {"GEOMAGIC_HOME": str(home), "COLUMNS": "200"}
+    weights = str(settings.PLACES.weights().here)  # files by their digest: staging's are production's
+    environment |= {"GEOMAGIC_HOME": str(home), "GEOMAGIC_WEIGHTS": weights, "COLUMNS": "200"}
     command = (str(python), "-m", "geomagic_dagster.cli", *arguments)
     try:
         return subprocess.run(
