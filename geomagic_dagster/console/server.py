@@ -54,7 +54,7 @@ def serve(host: str, port: int) -> None:
             "bind": f"{host}:{port}",
             "workers": 1,
             "threads": THREADS,
-            "worker_class": "gthread",
+            "worker_class": "geomagic_dagster.console.connections.Worker",
             "timeout": 120,
             "graceful_timeout": 8,
             "accesslog": None,

@@ -6,6 +6,7 @@ Belongs here: counting, and the refusal. Does not belong here: how much may be u
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from django.conf import settings
 from django.core.cache import cache
@@ -27,8 +28,7 @@ def count(what: str, who: object) -> None:
     most, seconds = {**RATES, **getattr(settings, "SCAN_RATES", {})}[what]
     window, since_s = divmod(time.time(), seconds)
     key = f"rate {what} {who} {window:.0f}".replace(" ", "_")
-    cache.add(key, 0, 2 * seconds)
-    if cache.incr(key) > most:
+    if _counted(key, 2 * seconds) > most:
         wait_s = int(seconds - since_s) + 1
         raise Refused(
             "rate",
@@ -38,3 +38,11 @@ def count(what: str, who: object) -> None:
             status=429,
             headers={"Retry-After": str(wait_s)},
         )
+
+
+def _counted(key: str, seconds: float) -> int:
+    """One more; from the beginning where the cache has forgotten it, also between two lines."""
+    while not cache.add(key, 1, seconds):
+        with suppress(ValueError):  # forgotten meanwhile
+            return cache.incr(key)
+    return 1
