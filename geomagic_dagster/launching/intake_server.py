@@ -138,7 +138,7 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
         log.warning("%s: whoever sent it hung up in the middle; nothing of it is kept", request.url.path)
         return JSONResponse({"error": "expected the whole upload; got a part of it"}, 400)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/scans/{name}", scans, methods=["POST"]),
             Route("/paths", paths, methods=["POST"]),
@@ -146,6 +146,8 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
         ],
         exception_handlers={Refused: refused, ClientDisconnect: hung_up, Exception: failed},
     )
+    app.router.redirect_slashes = False  # to whatever name the request says that we have
+    return app
 
 
 def _check_size(size: int, max_bytes: int) -> None:
