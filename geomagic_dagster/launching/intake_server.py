@@ -198,7 +198,9 @@ def _protocol() -> Any:
     """uvicorn's own HTTP, which by itself would wait for ever for the end of a request's head."""
     from uvicorn.protocols.http import auto
 
-    class Protocol(auto.AutoHTTPProtocol):  # pyright: ignore[reportGeneralTypeIssues] - one of two, by what is there
+    base: Any = auto.AutoHTTPProtocol  # one of two, by what is installed
+
+    class Protocol(base):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait_for_another(None)

@@ -429,7 +429,7 @@ def _of_tar(file: IO[bytes], path: Path) -> dict[str, _File]:
     with _damage_in_words(path.name, "a whole tar", "one cut short or damaged"):
         with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as archive:
             for member in archive:
-                archive.members = []  # it keeps every one; we keep what we need of each
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - it would keep every one
                 end = archive.offset
                 if member.size < 0:  # said by what stands before the header
                     raise tarfile.ReadError(f"an entry that claims {member.size} bytes")

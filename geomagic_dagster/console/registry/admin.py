@@ -47,7 +47,7 @@ class ReadOnly(admin.ModelAdmin):
         """What the page's own links ask for, and nothing else. In an address anybody with a role may write more: a
         regular expression that never ends, or letter by letter the beginning of what no column shows."""
         name, _, how = lookup.partition("__")
-        offered = {self.date_hierarchy, *(each if isinstance(each, str) else each[0] for each in self.list_filter)}
+        offered: set[Any] = {self.date_hierarchy, *self.list_filter}
         is_number = str(value).isdecimal() and len(str(value)) <= len("2026")
         return name in offered and (how in ASKED or (how in PARTS_OF_A_DATE and is_number))
 

@@ -40,7 +40,7 @@ def count(what: str, who: object) -> None:
         )
 
 
-def _counted(key: str, seconds: float) -> int:
+def _counted(key: str, seconds: int) -> int:
     """One more; from the beginning where the cache has forgotten it, also between two lines."""
     while not cache.add(key, 1, seconds):
         with suppress(ValueError):  # forgotten meanwhile
