@@ -15,6 +15,5 @@ def plain(text: str, letters: int = LETTERS) -> str:
     What cannot be seen, turns what stands beside it, or is no letter at all (half a surrogate, as a tar's names may
     have, which no database takes) is written as an escape: "evil\\u202egpj.exe".
     """
-    if len(text) > letters:
-        text = f"{text[: letters // 2]} … {text[-letters // 2 :]}"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown if len(shown) <= letters else f"{shown[: letters // 2]} … {shown[-letters // 2 :]}"
