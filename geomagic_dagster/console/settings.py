@@ -67,9 +67,9 @@ INSTALLED_APPS = [
     "geomagic_dagster.console.scans",
 ]
 MIDDLEWARE = [
-    "geomagic_dagster.console.headers.careful",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "geomagic_dagster.console.headers.careful",  # after the one that answers with our own files, which need no limits
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
