@@ -61,7 +61,7 @@ def serve(host: str, port: int, processes: int = 1) -> None:
             "bind": f"{host}:{port}",
             "workers": processes,
             "threads": THREADS,
-            "worker_class": "gthread",
+            "worker_class": "geomagic_dagster.console.connections.Worker",
             "timeout": 120,
             "graceful_timeout": 8,
             "accesslog": None,

@@ -48,6 +48,12 @@ if "sqlite3" in DATABASES["default"].get("ENGINE", ""):
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
     }
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.locmem.LocMemCache",
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # it forgets some where there are more; how often somebody asked, too
+    }
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- what it is made of ----------------------------------------------------------------------------
@@ -67,6 +73,7 @@ MIDDLEWARE = [
     "corsheaders.middleware.CorsMiddleware",  # first: a browser asks before it sends, and takes no redirect for it
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "geomagic_dagster.console.headers.careful",  # after the one that answers with our own files, which need no limits
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -130,7 +137,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # nobody can lock somebo
 AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "console/locked_out.html"
 AXES_ENABLE_ADMIN = False
-AXES_CLIENT_IP_CALLABLE = "geomagic_dagster.console.client.client_ip"
+AXES_CLIENT_IP_CALLABLE = "geomagic_dagster.console.client.counted_as"
 AXES_VERBOSE = False
 
 SESSION_COOKIE_AGE = 12 * 3600
@@ -167,7 +174,8 @@ CORS_PREFLIGHT_MAX_AGE = 600
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "filters": {"without_keys": {"()": "geomagic_dagster.console.logs.WithoutKeys"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["without_keys"]}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {"geomagic": {"level": "INFO"}},
 }

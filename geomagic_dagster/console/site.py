@@ -16,7 +16,7 @@ from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.client import client_ip
+from geomagic_dagster.console.client import counted_as
 from geomagic_dagster.console.scans import rates
 from geomagic_dagster.console.scans.refusals import Refused
 
@@ -42,7 +42,7 @@ class ConsoleSite(AdminSite):
         """Limits what one address may try in all; what it may try on one name, axes limits."""
         if request.method == "POST":
             try:
-                rates.count("login", client_ip(request))
+                rates.count("login", counted_as(request))
             except Refused as refused:
                 return HttpResponse(str(refused), status=429, headers=refused.headers, content_type="text/plain")
         return super().login(request, extra_context)

@@ -25,6 +25,7 @@ from geomagic_dagster.cv.containers import ImageUnreadable
 from geomagic_dagster.cv.stage import ScanRejected, StageError
 from geomagic_dagster.guardrails.child import CaughtElsewhere, ChildDied
 from geomagic_dagster.guardrails.deadlines import StageTimeout
+from geomagic_dagster.guardrails.words import plain
 
 Kind = Literal["permanent", "passing", "bug"]
 REMOTE = ("botocore.", "aiobotocore.", "aiohttp.", "s3fs.", "gcsfs.", "adlfs.", "urllib3.", "requests.")
@@ -74,8 +75,8 @@ class Sorted:
 def sort_failure(error: BaseException, place: str) -> Sorted:
     """What kind of failure an exception at `place` is, in words."""
     text = str(error)
-    if isinstance(error, ScanRejected):
-        return Sorted("permanent", "rejected", text)
+    if isinstance(error, ScanRejected):  # it quotes names that whoever sent it chose
+        return Sorted("permanent", "rejected", plain(text))
     if isinstance(error, ImageUnreadable):  # found only by a stage; the scan's fault like any other
         return Sorted("permanent", "rejected", str(_rejected_for(error, place)))
     if isinstance(error, Broken):

@@ -46,6 +46,7 @@ from geomagic_dagster.guardrails.tags import (
     VERSION_TAG,
     route_in,
 )
+from geomagic_dagster.guardrails.words import plain
 from geomagic_dagster.jobs.assignments import TakenBack, begin, forget
 from geomagic_dagster.jobs.inbox import move_aside, move_to_done, was_touched
 from geomagic_dagster.jobs.publishing import publish_package
@@ -219,7 +220,7 @@ def put_aside() -> HookDefinition:
             context.log.warning(f"{upload} changed after it was taken from the inbox; it is taken up again")
             return
         if rejection:
-            folder, reason = places.quarantine, str(rejection)
+            folder, reason = places.quarantine, plain(str(rejection))
         else:
             folder, reason = places.failed, f"{bug} Run {context.run_id}. When it is mended: geomagic inbox retry."
         if moved_to := move_aside(upload, inbox, Path(folder), reason):

@@ -19,7 +19,9 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import socket
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,10 @@ SOCKET = "intake.sock"
 """In DAGSTER_HOME; for its owner."""
 MAX_BYTES = 20 * 2**30
 WRITE_BYTES = 2**20
+RESERVE_BYTES = 2**30
+"""Of the inbox's disk, which stay free whatever comes: Dagster writes there too."""
+HEAD_S, SILENCE_S = 20.0, 60.0
+"""How long somebody may take to say what they want; and how long an upload may be silent."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -55,7 +61,8 @@ def serve(inbox: Path, routing: RoutingStore, workspace: Path, host: str, port: 
         app = application(Intake(context, inbox, routing), token)
         outside = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         inside = _listen(Path(instance.root_directory) / SOCKET)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
+        config = uvicorn.Config(app, http=_protocol(), log_level="warning", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
         log.info("intake: http://%s:%d", host, port)
         server.run(sockets=[outside, inside])
 
@@ -87,14 +94,17 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
         name = checked_name(request.path_params["name"])
         with intake.part() as folder:
             path, digest, size = folder / name, hashlib.sha256(), 0
-            _check_size(int(request.headers.get("content-length", 0)), max_bytes)
+            announced = int(request.headers.get("content-length", 0))
+            _check_size(announced, max_bytes)
+            _check_room(folder, announced)
             with open(path, "xb", buffering=0) as file:
-                held = bytearray()
-                async for chunk in request.stream():
+                held, stream = bytearray(), request.stream()
+                while (chunk := await _next(stream)) is not None:
                     held += chunk
                     size += len(chunk)
                     _check_size(size, max_bytes)
                     if len(held) >= WRITE_BYTES:
+                        _check_room(folder, len(held))
                         await asyncio.to_thread(_write, file, digest, bytes(held))
                         held.clear()
                 await asyncio.to_thread(_write, file, digest, bytes(held), sync=True)
@@ -128,7 +138,7 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
         log.warning("%s: whoever sent it hung up in the middle; nothing of it is kept", request.url.path)
         return JSONResponse({"error": "expected the whole upload; got a part of it"}, 400)
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/scans/{name}", scans, methods=["POST"]),
             Route("/paths", paths, methods=["POST"]),
@@ -136,6 +146,8 @@ def application(intake: Any, token: str | None, max_bytes: int = MAX_BYTES) -> A
         ],
         exception_handlers={Refused: refused, ClientDisconnect: hung_up, Exception: failed},
     )
+    app.router.redirect_slashes = False  # to whatever name the request says that we have
+    return app
 
 
 def _check_size(size: int, max_bytes: int) -> None:
@@ -149,6 +161,65 @@ def _check_size(size: int, max_bytes: int) -> None:
             do="Send a shorter scan.",
             status=413,
         )
+
+
+def _check_room(folder: Path, more: int) -> None:
+    from geomagic_dagster.launching.intake import Refused
+
+    free = shutil.disk_usage(folder).free
+    if free - more < RESERVE_BYTES:
+        raise Refused(
+            "disk of the inbox",
+            expected=f"room for {more} bytes beside {RESERVE_BYTES} that stay free",
+            received=f"{free} free",
+            do="Nothing of it is kept. Send it again when there is room.",
+            status=507,
+        )
+
+
+async def _next(stream: AsyncGenerator[bytes, None]) -> bytes | None:
+    """What comes next of a body; None at its end. Raises: Refused where nothing comes for too long."""
+    from geomagic_dagster.launching.intake import Refused
+
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            return await anext(stream, None)
+    except TimeoutError:
+        raise Refused(
+            "upload",
+            expected=f"a byte every {SILENCE_S:g} s",
+            received="silence",
+            do="Nothing of it is kept. Send it again, to its end.",
+            status=408,
+        ) from None
+
+
+def _protocol() -> Any:
+    """uvicorn's own HTTP, which by itself would wait for ever for the end of a request's head."""
+    from uvicorn.protocols.http import auto
+
+    base: Any = auto.AutoHTTPProtocol  # one of two, by what is installed
+
+    class Protocol(base):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait_for_another(None)
+
+        def _wait_for_another(self, last: Any) -> None:
+            self._patience = self.loop.call_later(HEAD_S, self._look, last)
+
+        def _look(self, last: Any) -> None:
+            is_between = self.cycle is None or self.cycle.response_complete
+            if is_between and self.cycle is last:
+                self.transport.close()
+            else:
+                self._wait_for_another(self.cycle)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._patience.cancel()
+            super().connection_lost(exc)
+
+    return Protocol
 
 
 def _write(file: Any, digest: Any, content: bytes, sync: bool = False) -> None:
@@ -174,9 +245,11 @@ def _listen(path: Path) -> socket.socket:
 # --- the client on this machine -------------------------------------------------------------------
 
 
-def send_path(dagster_home: Path, path: Path) -> dict[str, Any] | None:
-    """Asks the running intake to take a path in; None where none is running."""
+def send_path(dagster_home: Path, path: Path, timeout_s: float | None = None) -> dict[str, Any] | None:
+    """Asks the running intake to take a path in; None where none is running. Raises: OSError (also where it does not
+    answer in time), http.client.HTTPException, ValueError where it died in the middle."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(timeout_s)  # on another disk it copies gigabytes first: then there is none
     try:
         with in_folder(dagster_home / SOCKET) as address:
             connection.connect(address)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -17,6 +18,7 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import tempfile
 import unicodedata
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 MAX_FILES = 200_000
 """An hour of 20 frames/s with colour, depth and confidence is 216,000 files; a room takes minutes."""
 MAX_FILE_BYTES = 4 * 2**30
-"""The largest honest file is a video: 4 GiB is an hour of a phone's 1080p. `read` holds one file in memory."""
+"""The largest honest file is a video: 4 GiB is an hour of a phone's 1080p."""
+MAX_READ_BYTES = 512 * 2**20
+"""Of a file that is held in memory whole (a video is not), several at a time: raw 12 megapixel colour has 72 MiB, the
+largest list of a thousand images' features that COLMAP wrote for a room some 200."""
 MAX_TOTAL_BYTES = 64 * 2**30
 """A thousand frames in raw 12 megapixel colour stay below; the scratch disk of one worker holds it."""
 MAX_EXPANSION = 200
@@ -44,11 +49,25 @@ MAX_EXPANSION = 200
 FREE_EXPANSION_BYTES = 64 * 2**20
 """Below this the proportion is no matter: it fits into any memory."""
 
+MAX_ENTRIES = 2 * MAX_FILES
+"""Folders too, and what macOS leaves beside each file: nothing of them is kept, but each has to be looked at."""
+MAX_DIRECTORY_BYTES = 32 * 2**20
+"""Of a zip, which is read whole before its first entry: 200,000 files of long names have 28 MB."""
+MAX_TAR_HEADER_BYTES = 64 * 2**10
+"""What stands before a tar's entry: a long name, a few attributes. It is read whole, before anything is known of it."""
+
 CHUNK_BYTES = 2**20
 TAR_BLOCK_BYTES = 512
 ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 ARCHIVE_SUFFIX = re.compile(r"\.(zip|r3d|sens|tar|tgz|tbz2|txz|tar\.(gz|bz2|xz))$", re.IGNORECASE)
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+TAR_EXTENSIONS = (b"x", b"g", b"X", b"L", b"K")
+"""Types of entries that only say something of the next one: attributes, long names."""
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile),
+    *(NotImplementedError, ValueError, OverflowError, struct.error),  # of what a flipped bit makes of a header
+)
+NO_DISKS_ERRORS = (None, errno.EINVAL)
+"""An OSError with one of these is of a damaged archive: bz2 raises it so, and so does a seek to before its start."""
 LONE_SUFFIXES = (".sens",)
 """Recordings that are one file: uploaded as they are, each is a scan of one file."""
 PACK_AGAIN = "Pack the scan again from its folder, as an ordinary zip, and upload that."
@@ -106,7 +125,9 @@ class ScanFiles:
         return self._file(name).size
 
     def read(self, name: str) -> bytes:
-        """A whole file. Raises: ScanRejected when it is missing, cut short or damaged."""
+        """A whole file. Raises: ScanRejected when it is missing, cut short, damaged, or too large for the memory."""
+        if (size := self._file(name).size) > MAX_READ_BYTES:
+            _reject(name, f"a file of at most {_amount(MAX_READ_BYTES)}", _amount(size), "Leave it out of the scan.")
         return b"".join(self._chunks(name))
 
     def head(self, name: str, count: int) -> bytes:
@@ -170,10 +191,8 @@ class ScanFiles:
         """The open file, and every reason why it cannot be read as a sentence."""
         file = self._file(name)
         try:
-            with file.open() as opened:
+            with _damage_in_words(name, f"{file.size} whole bytes", "a damaged or cut file"), file.open() as opened:
                 yield opened
-        except (*DAMAGE, NotImplementedError) as error:
-            _reject(name, f"{file.size} whole bytes", f"a damaged or cut file ({error})", UPLOAD_AGAIN)
         except PermissionError as error:
             _reject(name, "a file that may be read", str(error.strerror), ALLOW)
         except FileNotFoundError:
@@ -216,6 +235,7 @@ class ScanFiles:
                 return "tar", _of_tar(file, self.path)
         if self.path.suffix.lower() in LONE_SUFFIXES:
             listing = _Listing(self.path)
+            listing.safe(self.path.name)
             listing.add(self.path.name, self.path.stat().st_size, lambda: self.path.open("rb"))
             return "folder", listing.files
         _reject(
@@ -231,15 +251,17 @@ class _Listing:
 
     def __init__(self, path: Path, packed_bytes: int | None = None) -> None:
         self.files: dict[str, _File] = {}
-        self._path, self._packed_bytes, self._total = path, packed_bytes, 0
+        self._path, self._packed_bytes, self._total, self._entries = path, packed_bytes, 0, 0
 
     def safe(self, name: str) -> None:
+        self._entries += 1
+        if self._entries > MAX_ENTRIES:
+            _reject(self._path.name, f"at most {MAX_ENTRIES} files and folders", "more", "Upload one room at a time.")
         parts = name.split("/")
         if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts or any(ord(c) < 32 for c in name):
             _reject(self._path.name, "names of files inside the scan", f"{name!r}, which points elsewhere", PACK_AGAIN)
 
     def add(self, name: str, size: int, opener: Callable[[], IO[bytes] | _Window]) -> None:
-        self.safe(name)
         if _is_ignored(name):
             return
         name = _composed(str(PurePosixPath(name)))
@@ -331,6 +353,7 @@ def _of_folder(folder: Path) -> dict[str, _File]:
                     "Put the file itself in its place (cp -L copies what links point to).",
                 )
             status = target.stat()
+            listing.safe(relative)
             if stat.S_ISREG(status.st_mode):
                 listing.add(relative, status.st_size, lambda target=target: target.open("rb"))
             elif not stat.S_ISDIR(status.st_mode):
@@ -338,11 +361,21 @@ def _of_folder(folder: Path) -> dict[str, _File]:
     return listing.files
 
 
-def _of_zip(path: Path) -> dict[str, _File]:
+@contextlib.contextmanager
+def _damage_in_words(place: str, expected: str, received: str) -> Iterator[None]:
+    """Raises: ScanRejected for whatever a damaged file or archive makes a library raise."""
     try:
+        yield
+    except (*DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_DISKS_ERRORS:
+            raise
+        _reject(place, expected, f"{received} ({error})", UPLOAD_AGAIN)
+
+
+def _of_zip(path: Path) -> dict[str, _File]:
+    with _damage_in_words(path.name, "a whole zip", "one cut short or damaged"):
+        _check_directory(path)
         archive = zipfile.ZipFile(path)
-    except DAMAGE as error:
-        _reject(path.name, "a whole zip", f"one cut short or damaged ({error})", UPLOAD_AGAIN)
     listing = _Listing(path, path.stat().st_size)
     for entry in archive.infolist():
         name = _zip_name(entry)
@@ -361,6 +394,16 @@ def _of_zip(path: Path) -> dict[str, _File]:
     return listing.files
 
 
+def _check_directory(path: Path) -> None:
+    """Raises: ScanRejected for a list of entries that would not fit into memory: zipfile reads it whole."""
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # pyright: ignore[reportAttributeAccessIssue] - its own, of zip64 too
+    size = end[zipfile._ECD_SIZE] if end else 0  # pyright: ignore[reportAttributeAccessIssue]
+    if size > MAX_DIRECTORY_BYTES:
+        expected = f"a zip whose list of files has at most {_amount(MAX_DIRECTORY_BYTES)}"
+        _reject(path.name, expected, _amount(size), "Upload one room at a time.")
+
+
 def _zip_name(entry: zipfile.ZipInfo) -> str:
     """The name as it was meant: macOS writes UTF-8 without saying so, some Windows tools write backslashes."""
     name = entry.filename
@@ -370,25 +413,32 @@ def _zip_name(entry: zipfile.ZipInfo) -> str:
     return name.replace("\\", "/")
 
 
+class _TarInfo(tarfile.TarInfo):
+    """An entry whose header is looked at before tarfile believes it."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _TarInfo:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in TAR_EXTENSIONS and found.size > MAX_TAR_HEADER_BYTES):
+            raise tarfile.ReadError(f"a header that claims {found.size} bytes")
+        return found
+
+
 def _of_tar(file: IO[bytes], path: Path) -> dict[str, _File]:
     listing, handle, end = _Listing(path), _Handle(file), 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+    with _damage_in_words(path.name, "a whole tar", "one cut short or damaged"):
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=_TarInfo) as archive:
             for member in archive:
+                archive.members = []  # pyright: ignore[reportAttributeAccessIssue] - it would keep every one
                 end = archive.offset
+                if member.size < 0:  # said by what stands before the header
+                    raise tarfile.ReadError(f"an entry that claims {member.size} bytes")
                 listing.safe(member.name)
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
-                    what = (
-                        "a symbolic link"
-                        if member.issym()
-                        else "a hard link"
-                        if member.islnk()
-                        else "a sparse file"
-                        if member.issparse()
-                        else "a device or pipe"
-                    )
+                    kinds = {tarfile.SYMTYPE: "a symbolic link", tarfile.LNKTYPE: "a hard link"}
+                    what = kinds.get(member.type, "a sparse file" if member.issparse() else "a device or pipe")
                     _reject(
                         str(PurePosixPath(member.name)),
                         "ordinary files in the tar",
@@ -400,8 +450,6 @@ def _of_tar(file: IO[bytes], path: Path) -> dict[str, _File]:
         file.seek(end)
         if file.read(TAR_BLOCK_BYTES) != bytes(TAR_BLOCK_BYTES):  # tarfile takes a cut or spoilt header for the end
             raise tarfile.ReadError(f"no end mark at byte {end}")
-    except DAMAGE as error:
-        _reject(path.name, "a whole tar", f"one cut short or damaged ({error})", UPLOAD_AGAIN)
     return listing.files
 
 
@@ -409,12 +457,10 @@ def _of_compressed_tar(packed: IO[bytes], path: Path) -> dict[str, _File]:
     """Decompresses into a temporary file without a name, as long as it is in proportion."""
     listing = _Listing(path, path.stat().st_size)
     with tempfile.TemporaryFile(prefix="geomagic-") as unpacked:
-        try:
+        with _damage_in_words(path.name, "a whole compressed tar", "one cut short or damaged"):
             while chunk := packed.read(CHUNK_BYTES):
                 listing.grow(len(chunk))
                 unpacked.write(chunk)
-        except DAMAGE as error:
-            _reject(path.name, "a whole compressed tar", f"one cut short or damaged ({error})", UPLOAD_AGAIN)
         unpacked.seek(0)
         return _of_tar(unpacked, path)
 

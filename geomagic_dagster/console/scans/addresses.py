@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -52,14 +53,21 @@ def check(url: str) -> Address:
         raise _refused("one that is too long, or has letters that no URL has")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     address = Address(parts.scheme, host, port or (443 if parts.scheme == "https" else 80), path)
-    try:
-        literal = ipaddress.ip_address(host)
-    except ValueError:
-        if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
-            _check_public(None, host)
-    else:
+    name = host.rstrip(".")
+    if (literal := _literal(name)) is not None:
         _check_public(literal, host)
+    elif name == "localhost" or name.endswith((".localhost", ".local", ".internal")):
+        _check_public(None, host)
     return address
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host stands for by itself, in any of the ways to write one: 127.1, 0x7f000001, 2130706433."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host)
+    with suppress(OSError):
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    return None
 
 
 def resolve(url: str) -> Address:
@@ -77,7 +85,8 @@ def is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(ip.ipv4_mapped)
-        if ip.sixtofour is not None or ip.teredo is not None or any(ip in each for each in TRANSLATED):
+        is_tunnelled = ip.sixtofour is not None or ip.teredo is not None or any(ip in each for each in TRANSLATED)
+        if ip.is_site_local or is_tunnelled:
             return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 

@@ -12,7 +12,8 @@ import base64
 import json
 import socket
 from collections.abc import Callable
-from datetime import datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from ninja.errors import ValidationError
 from ninja.security import HttpBearer
 from pydantic import ValidationError as Invalid
 
-from geomagic_dagster.console.client import client_ip
+from geomagic_dagster.console.client import client_ip, counted_as
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.scans import actions, rates, refusals, tokens, tus, uploads
 from geomagic_dagster.console.scans.api_schemas import (
@@ -58,7 +59,7 @@ class Bearer(HttpBearer):
         try:
             token = tokens.find(secret.strip() if scheme.lower() == "bearer" else "")
         except Refused:
-            rates.count("bad token", client_ip(request))
+            rates.count("bad token", counted_as(request))
             raise
         rates.count("call", token.pk)
         return token
@@ -175,7 +176,7 @@ def _asked(request: HttpRequest) -> NewScan:
 
 def _json(request: HttpRequest) -> Any:
     length = request.headers.get("Content-Length", "")
-    if not length.isdigit() or int(length) > JSON_BYTES:
+    if not (length.isascii() and length.isdigit()) or int(length) > JSON_BYTES:
         received = length or "no length"
         raise Refused("body", expected=f"JSON of at most {JSON_BYTES} bytes", received=received, do="", status=413)
     try:
@@ -274,12 +275,21 @@ def list_scans(
     token = _token(request, Scope.READ, Scope.UPLOAD)
     scans = Scan.objects.all() if token.allows(Scope.ADMIN) else Scan.objects.filter(owner=token.owner)
     if before is not None:
-        scans = scans.filter(created_at__lt=before)
+        scans = scans.filter(created_at__lt=_in_utc(before))
     if state is not None:
         scans = scans.filter(state=state)
     found = list(scans.select_related("token")[: limit + 1])
     following = found[limit - 1].created_at.isoformat() if len(found) > limit else None
     return JsonResponse({"scans": [described(scan) for scan in found[:limit]], "next_before": following})
+
+
+def _in_utc(at: datetime) -> datetime:
+    """A time without a zone is one of UTC. Raises: Refused for one that UTC does not have."""
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        do = "Take next_before as it was answered."
+        raise Refused("before", expected="a time of this age", received=at.isoformat(), do=do) from None
 
 
 @api.get("/scans/{scan_id}", response={200: ScanSaid, **ERRORS(401, 403, 404, 429)}, operation_id="ask")

@@ -16,7 +16,7 @@ from django.core import signing
 
 from geomagic_dagster.console.scans import uploads
 from geomagic_dagster.console.scans.dagster_link import instance
-from geomagic_dagster.console.scans.models import Scan, State
+from geomagic_dagster.console.scans.models import ON_ITS_WAY, Scan, State
 from geomagic_dagster.console.scans.progress import progress_of
 from geomagic_dagster.viewer.folders import HALF_WRITTEN
 
@@ -43,7 +43,7 @@ def described(scan: Scan) -> dict[str, Any]:
         "name": scan.name,
         "state": "cancelling" if scan.is_cancelling and not scan.is_over else str(scan.state),
         "message": SENTENCES[State(scan.state)],
-        "reason": scan.reason if scan.state != State.FAILED else "",
+        "reason": _reason(scan),
         "bytes_received": uploads.received(scan),
         "bytes_total": scan.bytes_total,
         "created_at": scan.created_at.isoformat(),
@@ -67,6 +67,16 @@ def described(scan: Scan) -> dict[str, Any]:
             for each in package_files(scan)
         ]
     return said
+
+
+def _reason(scan: Scan) -> str:
+    """Why it is what it is, as far as that is its sender's matter: what stands behind a colon while it waits tells of
+    the inside of the platform."""
+    if scan.state == State.FAILED:
+        return ""
+    if scan.state in ON_ITS_WAY and ": " in scan.reason:
+        return scan.reason.partition(": ")[0] + "."
+    return scan.reason
 
 
 def package_folder(scan: Scan) -> Path | None:

@@ -9,6 +9,7 @@ middle just looks again.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Any
 
 from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
 from django.conf import settings
-from django.db import transaction
+from django.db import DataError, transaction
 from django.utils import timezone
 
 from geomagic_dagster.console.registry.models import AuditEntry
@@ -37,7 +38,10 @@ from geomagic_dagster.guardrails.tags import (
     UPLOAD_TAG,
     VERSION_TAG,
 )
+from geomagic_dagster.guardrails.words import plain
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
+
+log = logging.getLogger("geomagic.console.following")
 
 CONSOLE_TAG = "geomagic/console_scan"
 """Of a run that was started here: the id of the scan."""
@@ -56,11 +60,19 @@ def follow(instance: DagsterInstance) -> int:
     since_s = followed.until_s if followed.until_s < now_s else now_s - OVERLAP_S  # also where the clock was set back
     records, is_all = _changed_since(since_s, instance)
     for record in records:
-        look_at(record, instance)
+        _look_at_one_of_many(record, instance)
     followed.until_s = max(now_s - OVERLAP_S, 0.0) if is_all else _changed_s(records[-1]) - RESOLUTION_S
     followed.save()
     _look_again_at_failed(instance)
     return len(records)
+
+
+def _look_at_one_of_many(record: RunRecord, instance: DagsterInstance) -> None:
+    """A run that cannot be noted, whatever is odd about it, must not keep the others from being noted."""
+    try:
+        look_at(record, instance)
+    except (ValueError, DataError):
+        log.exception("run %s: expected to note what became of it; it is left out", record.dagster_run.run_id)
 
 
 def _changed_since(since_s: float, instance: DagsterInstance) -> tuple[Sequence[RunRecord], bool]:
@@ -237,8 +249,8 @@ def failure_of(instance: DagsterInstance, run_id: str) -> tuple[str, str]:
         data = event.step_failure_data
         if said := data.user_failure_data:
             kind = said.metadata.get("failure")
-            return (str(kind.value) if kind else ""), str(said.description)
-        return "", str(data.error_display_string).split("\n")[0]
+            return (str(kind.value) if kind else ""), plain(str(said.description))  # an older release's may be anything
+        return "", plain(str(data.error_display_string).split("\n")[0])
     return "", f"Run {run_id} ended without a word, each time it was tried. Its log says more."
 
 

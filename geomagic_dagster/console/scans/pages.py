@@ -17,7 +17,7 @@ from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
 
 from geomagic_dagster.console import roles
-from geomagic_dagster.console.client import client_ip
+from geomagic_dagster.console.client import counted_as
 from geomagic_dagster.console.scans import rates
 from geomagic_dagster.console.scans.describing import described, package_file, package_folder, scan_of_link
 from geomagic_dagster.console.scans.files import file_answer
@@ -41,7 +41,7 @@ def by_link(view: View) -> View:
     @wraps(view)
     def answer(request: HttpRequest, key: str, **more: Any) -> HttpResponse | FileResponse:
         try:
-            rates.count("page", client_ip(request))
+            rates.count("page", counted_as(request))
         except Refused as refused:
             return HttpResponse(str(refused), status=429, headers=refused.headers, content_type="text/plain")
         scan = scan_of_link(key)

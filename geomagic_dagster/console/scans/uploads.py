@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import http.client
 import logging
 import os
 import re
@@ -45,6 +46,8 @@ from geomagic_dagster.launching.intake_server import send_path
 log = logging.getLogger("geomagic.console.uploads")
 
 SLUG_LETTERS = 40
+ANSWER_S = 60.0
+"""For the intake, which only moves what lies on its own disk: one that hangs must not keep the console's threads."""
 MAGIC_BYTES = 512
 ARCHIVES = ((b"PK\3\4", ".zip"), (b"PK\5\6", ".zip"), (b"\x1f\x8b", ".tar.gz"), (b"BZh", ".tar.bz2"))
 MORE_ARCHIVES = ((b"\xfd7zXZ\0", ".tar.xz"),)
@@ -263,7 +266,10 @@ def _give_to_intake(scan: Scan) -> None:
     if why := why_not_whole(ready):
         _reject(scan, scan.name, "a whole upload", why, "Pack the scan again, and send it to its end.")
         return
-    answer = send_path(dagster_home(settings.HOME), ready)
+    try:
+        answer = send_path(dagster_home(settings.HOME), ready, ANSWER_S)
+    except (OSError, http.client.HTTPException, ValueError) as error:  # it died, or hangs, in the middle
+        answer = {"error": f"{type(error).__name__}: {error}"}
     if answer is None:
         reason = "The intake is not running; the scan is kept and goes on as soon as it is."
     elif "error" in answer:

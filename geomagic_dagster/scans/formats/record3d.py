@@ -46,6 +46,8 @@ NAMES_ITSELF = False
 DEPTH_SIZES = ((192, 256), (480, 640))
 """Of LiDAR and of the front camera, short side first."""
 MAX_DEPTH_PIXELS = 480 * 640
+MAX_SAID_PIXELS = 2**24
+"""Where the metadata say how many there are: room for them is made before a byte is unpacked."""
 
 
 def recognises(files: ScanFiles) -> bool:
@@ -143,7 +145,11 @@ def _whole(said: dict[str, Any], key: str) -> int:
 
 def _depth_wh(files: ScanFiles, name: str, said: dict[str, Any]) -> tuple[int, int]:
     if "dw" in said and "dh" in said:
-        return _whole(said, "dw"), _whole(said, "dh")
+        width, height = _whole(said, "dw"), _whole(said, "dh")
+        if width * height > MAX_SAID_PIXELS:
+            expected, received = f"at most {MAX_SAID_PIXELS} pixels of depth", f"dw {width} and dh {height}"
+            raise ScanRejected("metadata: dw, dh", expected=expected, received=received, do=UPLOAD_AGAIN)
+        return width, height
     pixels = len(_unpacked_bytes(files, name, 4 * MAX_DEPTH_PIXELS)) // 4
     for short, long in DEPTH_SIZES:
         if short * long == pixels:

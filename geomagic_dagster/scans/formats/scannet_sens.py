@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from geomagic_dagster.cv.containers import EncodedImages
 from geomagic_dagster.cv.stage import ScanRejected
 from geomagic_dagster.cv.types import Recording, Scan
-from geomagic_dagster.scans.files import UPLOAD_AGAIN, ScanFiles
+from geomagic_dagster.scans.files import MAX_READ_BYTES, UPLOAD_AGAIN, ScanFiles
 from geomagic_dagster.scans.formats import F64, Reading, evenly_spaced_s, made_images, tracked_frames, untimed
 
 NAME = "scannet_sens"
@@ -35,6 +35,8 @@ COLOUR_COMPRESSIONS = (1, 2)
 DEPTH_RAW, DEPTH_ZLIB = 0, 1
 MAX_NAME_BYTES = 4096
 MAX_FRAMES = 1_000_000
+MAX_DEPTH_PIXELS = 2**24
+"""Of one image: the sensor has 640x480."""
 FRAME = struct.Struct("<16f4Q")
 
 
@@ -64,6 +66,9 @@ class _Recorded:
         self._lock = threading.Lock()
 
     def read(self, at: int, count: int, what: str) -> bytes:
+        if count > MAX_READ_BYTES:
+            expected, received = f"at most {MAX_READ_BYTES} bytes", f"{count}"
+            raise ScanRejected(f"{self.name}: {what}", expected=expected, received=received, do=UPLOAD_AGAIN)
         with self._lock:
             self._file.seek(at)
             found = self._file.read(count) if at + count <= self.size else b""
@@ -126,7 +131,8 @@ def _header(recorded: _Recorded) -> tuple[_Header, int]:
         raise refuse("compression of colour", "1 (PNG) or 2 (JPEG)", rgb_compression)
     if depth_compression not in (DEPTH_RAW, DEPTH_ZLIB):
         raise refuse("compression of depth", "0 (none) or 1 (zlib)", depth_compression)
-    if not (0 < width <= 2**16 and 0 < height <= 2**16 and 0 < shift < np.inf and 0 < frames <= MAX_FRAMES):
+    is_size = width > 0 and height > 0 and width * height <= MAX_DEPTH_PIXELS
+    if not (is_size and 0 < shift < np.inf and 0 < frames <= MAX_FRAMES):
         raise refuse(
             "header",
             "sizes, depth_shift and a number of frames above 0",

@@ -160,7 +160,7 @@ def _npy_hw(files: ScanFiles, name: str) -> NDArray[np.uint16]:
     encoded = files.read(name)
     try:
         depth_hw = np.load(io.BytesIO(encoded), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, MemoryError, OverflowError) as error:  # its header may claim any shape
         raise ScanRejected(name, expected="a numpy array", received=what_it_is(encoded), do=UPLOAD_AGAIN) from error
     if depth_hw.ndim != 2 or depth_hw.dtype.kind not in "uif":
         received = f"{depth_hw.ndim} dimensions of {depth_hw.dtype}"

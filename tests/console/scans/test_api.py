@@ -403,3 +403,37 @@ def test_uploads_are_listed_page_by_page(api):
     rest = api.call("GET", f"/api/scans?limit=3&before={page['next_before'].replace('+', '%2B')}").json()
     assert [scan["url"] for scan in rest["scans"]] == urls[1::-1] and rest["next_before"] is None
     assert "limit" in error(api.call("GET", "/api/scans?limit=0"), 422)
+    for odd in ("0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59-14:00"):
+        said = error(api.call("GET", f"/api/scans?before={odd}"), 422)
+        assert said.startswith("before: expected a time of this age; got ") and said.endswith("as it was answered.")
+    assert api.call("GET", "/api/scans?before=2026-01-01T00:00:00").status_code == 200, "of UTC, where it has no zone"
+
+
+@pytest.mark.parametrize("length", ["²", "-1", "1e3", " ", "٣", "9" * 30])
+def test_a_length_that_is_no_number_creates_nothing(api, length):
+    """A server in front refuses it already; ours takes nobody's word for it."""
+    answer = api.client.generic(
+        "POST", "/api/scans", b'{"name": "a", "bytes": 1}', "application/json", CONTENT_LENGTH=length,
+        headers={"Authorization": f"Bearer {api.secret}"},
+    )  # fmt: skip
+    assert "body: expected JSON of at most 65536 bytes" in error(answer, 413) and Scan.objects.count() == 0
+
+
+def test_no_cache_keeps_what_is_about_somebody(api, taken):
+    url = api.send(archive())
+    for method, path in (("GET", "/api/scans"), ("GET", url), ("GET", "/api/openapi.json"), ("OPTIONS", "/api/scans")):
+        assert "no-store" in api.call(method, path).headers["Cache-Control"], path
+
+
+def test_what_goes_wrong_inside_is_not_told(api, taken):
+    """Paths and names of the platform are for its own people."""
+    url = api.send(archive())
+    for state, reason, told in (
+        ("queued", "Attempt 1 did not work out, it is tried again by itself: /srv/inbox/a.zip: expected", "by itself."),
+        ("received", "The intake did not take it; it is tried again: /srv/ready/a.zip: expected a", "tried again."),
+        ("failed", "/srv/store: expected room to write; got a full disk", ""),
+    ):
+        Scan.objects.update(state=state, reason=reason)
+        said = api.state(url)
+        assert "/srv" not in said["reason"] and said["reason"].endswith(told)
+        assert b"/srv" not in api.client.get(said["status_page"]).content

@@ -17,6 +17,7 @@ from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.jobs.local_run import REPOSITORY
 from tests.console.people import PASSWORD
+from tests.console.scans.hostile import HOSTILE
 from tests.console.scans.test_real_server import Console, wait
 from tests.launching.installation import Installation, environment, installed
 
@@ -100,6 +101,19 @@ def test_a_rejected_scan_says_why(installation, console):
         url = send(console, file.read(), "junk.zip")
     said = wait(lambda: (said := console.call("GET", url)[2])["state"] == "rejected" and said, "the rejection")
     assert "expected a room scan; got a zip of no known format" in said["reason"]
+
+
+@pytest.mark.parametrize("what", ["a bomb", "a name of half a letter", "SVG as every picture", "nonsense as bz2"])
+def test_what_is_made_to_harm_ends_in_a_sentence(installation, console, what):
+    make, words = HOSTILE[what]
+    before = {path.name for path in installation.home.iterdir()}
+    url = send(console, make(), f"{what}.zip")
+    said = wait(lambda: (said := console.call("GET", url)[2])["state"] == "rejected" and said, "the rejection")
+    assert words in said["reason"] and str(installation.home) not in said["reason"]
+    upload = rows(console, f"select upload from scans_scan where id = '{url.rsplit('/', 1)[1].replace('-', '')}'")[0][0]
+    assert wait(lambda: list((installation.home / "quarantine").glob(f"{upload}/reason.txt")), "it to be put aside")
+    assert not (installation.inbox / upload).exists()
+    assert {path.name for path in installation.home.iterdir()} - before <= {"quarantine"}
 
 
 def test_a_scan_that_was_put_into_the_inbox_appears(installation, console):

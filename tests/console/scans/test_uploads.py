@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import tempfile
@@ -76,6 +77,24 @@ def test_without_an_intake_an_upload_is_kept_and_its_sender_told(api, home, inbo
         Scan.objects.update(received_at=LONG_AGO)
         worker.hand_over_what_is_whole()
     assert len(taken) == 1
+
+
+@pytest.mark.parametrize(
+    "how", [http.client.RemoteDisconnected("no answer"), TimeoutError("hangs"), ValueError("half")]
+)
+def test_an_intake_that_dies_or_hangs_in_the_middle_loses_nothing(api, home, inbox, monkeypatch, how):
+    def dies(*_: object) -> None:
+        raise how
+
+    with monkeypatch.context() as patch:
+        patch.setattr(uploads, "send_path", dies)
+        url = api.send(archive())
+    said = api.state(url)
+    assert said["state"] == "received" and said["reason"] == "The intake did not take it; it is tried again."
+    with intake(home, inbox) as taken:
+        Scan.objects.update(received_at=LONG_AGO)
+        worker.hand_over_what_is_whole()
+    assert len(taken) == 1 and api.state(url)["state"] == "queued"
 
 
 def test_files_that_nobody_was_told_of_are_removed(api):

@@ -29,6 +29,9 @@ PRIVATE = [
     "https://169.254.169.254/latest/meta-data/", "https://[::1]/", "https://[::ffff:127.0.0.1]/", "https://0.0.0.0/",
     "https://[fd00::1]/", "https://[fe80::1]/", "https://[64:ff9b::7f00:1]/", "https://[2002:7f00:1::]/", "https://100.64.0.1/",
     "https://printer.local/", "https://db.internal/", "https://224.0.0.1/", "https://[ff02::1]/", "https://[::]/",
+    "https://2130706433/", "https://0x7f.1/", "https://0x7f000001/", "https://127.1/", "https://0177.0.0.1/", "https://0/",
+    "https://10.1/", "https://localhost./", "https://db.internal./", "https://127.0.0.1./", "https://[::127.0.0.1]/",
+    "https://[fec0::1]/", "https://[fe80::1%25eth0]/", "https://[::ffff:a00:1]/", "https://[64:ff9b:1::a00:1]/",
 ]  # fmt: skip
 NONSENSE = [
     "http://example.org/", "ftp://example.org/", "file:///etc/passwd", "https://", "example.org", "https://user:pw@example.org/",
@@ -156,6 +159,7 @@ def test_only_addresses_of_the_internet_are_public(ip):
         assert (
             ip.is_global and not ip.is_private and not ip.is_loopback and not ip.is_link_local and not ip.is_multicast
         )
+        assert not getattr(ip, "is_site_local", False)
 
 
 @given(st.text(max_size=60))
