@@ -58,6 +58,12 @@ def back_to_the_one_before(store: RoutingStore) -> Edit:
     return edit
 
 
+def present_and_before(store: RoutingStore) -> tuple[str, str]:
+    """The default now, and the one that rolling back makes it. Raises: RoutingRefused, RoutingUnavailable."""
+    table = store.read().table
+    return table.default, table.probation.previous if table.probation else default_before(store, table)
+
+
 def default_before(store: RoutingStore, table: RoutingTable) -> str:
     """The last default before this table's that is still live. Raises: RoutingRefused."""
     earlier = [each.default for each in store.history() if each.revision < table.revision]

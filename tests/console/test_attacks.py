@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.core.cache import cache
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
@@ -97,21 +96,6 @@ def test_many_who_ask_make_nobody_be_forgotten(settings):
         rates.count("page", f"10.0.{n // 256}.{n % 256}")
     with pytest.raises(rates.Refused, match="expected at most 1 a 3600 s"):
         rates.count("login", "mallory")
-
-
-def test_a_count_that_was_forgotten_between_two_lines_begins_anew(monkeypatch):
-    lost = [True]
-
-    def forget(key: str) -> int:
-        if lost:
-            lost.clear()
-            cache.delete(key)
-            raise ValueError(key)
-        return 2
-
-    rates.count("page", "somebody")
-    monkeypatch.setattr(cache, "incr", forget)
-    rates.count("page", "somebody")
 
 
 # --- headers ----------------------------------------------------------------------------------------

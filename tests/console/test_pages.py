@@ -7,6 +7,7 @@ from django.urls import reverse
 
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
+from geomagic_dagster.flighting import promote
 
 pytestmark = pytest.mark.django_db
 LISTS = ("release", "incident", "stagingtest", "auditentry", "approval")
@@ -70,6 +71,19 @@ def test_an_action_of_the_list_goes_to_the_form_of_the_one_release_that_was_tick
     assert client.post(page, said).url == "/admin/do/stage/1.0.0/"
     said["_selected_action"] = [first.pk, second.pk]
     assert "expected one release; got 2. Tick one." in client.post(page, said, follow=True).content.decode()
+
+
+def test_rolling_back_says_from_where_to_where_before_it_is_done(as_, approved, people, settings):
+    client = as_("olga")
+    nowhere = client.get("/admin/do/roll_back/").content.decode()
+    assert "expected a release that was the default before latest" in nowhere
+    for version in ("1.0.0", "1.1.0"):
+        approved(version)
+        service.make_default(people.rita, version, "go")
+        assert f"The default is {version[:3]} now, and " in client.get("/admin/do/roll_back/").content.decode()
+        passed = promote.off_probation(version[:3], failed=False)
+        settings.PLACES.routing().change(passed, by="watcher", why="smoke scan passed")
+    assert "The default is 1.1 now, and 1.0 then." in client.get("/admin/do/roll_back/").content.decode()
 
 
 @pytest.mark.parametrize("number", ["7", "x", "9" * 30])

@@ -25,7 +25,11 @@ def test_what_cannot_be_seen_is_written_out(text, shown):
 
 def test_the_middle_of_what_nobody_reads_is_left_out():
     text = plain("n" * 70_000 + ": expected each name once")
-    assert len(plain("\udcff" * 70_000)) == len(text) == LETTERS + 3 and " … " in text and text.endswith("n: expected each name once")
+    assert (
+        len(plain("\udcff" * 70_000)) == len(text) == LETTERS + 3
+        and " … " in text
+        and text.endswith("n: expected each name once")
+    )
 
 
 @given(st.text(st.characters()))

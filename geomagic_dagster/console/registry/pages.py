@@ -9,6 +9,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin, messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
@@ -24,7 +25,9 @@ from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Approval, AuditEntry, Incident, Release
 from geomagic_dagster.console.registry.sync import look
 from geomagic_dagster.console.registry.table_words import flag_words
+from geomagic_dagster.flighting.promote import present_and_before
 from geomagic_dagster.releases.lifecycle import State
+from geomagic_dagster.releases.routing import RoutingRefused, RoutingUnavailable
 
 REVISIONS_A_PAGE = 25
 OVER = (State.SUPERSEDED, State.ARCHIVED, State.REVOKED)
@@ -121,6 +124,8 @@ def do(request: HttpRequest, action: str, target: str = "") -> HttpResponse:
         roles.require(request.user, action)
     except roles.NotAllowed as refused:
         return _refused(request, context, refused, HTTPStatus.FORBIDDEN)
+    if action == "roll_back":
+        context["effect"] = _rolled_back()
     form = known.form(request.POST or None)
     form.fit(request.user)
     context["form"] = form
@@ -143,6 +148,15 @@ def do(request: HttpRequest, action: str, target: str = "") -> HttpResponse:
         return _refused(request, context, refused, HTTPStatus.CONFLICT)
     messages.success(request, f"{known.label}: done.")
     return redirect(context["back"])
+
+
+def _rolled_back() -> str:
+    """From where to where rolling back would go, before anybody says yes to it."""
+    try:
+        present, before = present_and_before(settings.PLACES.routing())
+    except (RoutingRefused, RoutingUnavailable) as refused:
+        return str(refused)
+    return f"The default is {present} now, and {before} then."
 
 
 def _refused(request: HttpRequest, context: dict[str, Any], refused: Exception, status: HTTPStatus) -> HttpResponse:

@@ -12,7 +12,6 @@ import base64
 import json
 import socket
 from collections.abc import Callable
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
