@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -85,6 +86,22 @@ def other_version(name: str, version: str, folder: Path) -> Path:
     return path
 
 
+def downloaded(requirements: Mapping[str, str], folder: Path) -> list[Path]:
+    """Pure wheels of these versions, without what they need; what lies in the folder is not asked for again.
+
+    Raises: wheels.PipFailed where there is no way to get them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    patterns = {name: f"{name.replace('-', '_')}-{version}-*-none-any.whl" for name, version in requirements.items()}
+    if missing := [name for name, pattern in patterns.items() if not any(folder.glob(pattern))]:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
+            wanted = [f"{name}=={requirements[name]}" for name in missing]
+            wheels.pip("wheel", "--no-deps", "--wheel-dir", beside, *wanted)
+            for path in Path(beside).glob("*.whl"):
+                path.replace(folder / path.name)
+    return [next(folder.glob(pattern)) for pattern in patterns.values()]
+
+
 def borrowing(*own: Path) -> environments.Fill:
     """Fills an environment with the libraries of the tests; `own` wheels are truly installed into it."""
 
@@ -92,8 +109,10 @@ def borrowing(*own: Path) -> environments.Fill:
         folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: environments.Say
     ) -> str:
         installed = {}
+        if own:
+            quiet = ("--no-index", "--no-deps", "--no-compile")
+            wheels.pip("--python", str(folder / "bin" / "python"), "install", *quiet, *map(str, own))
         for wheel in own:
-            wheels.install_own(wheel, folder / "bin" / "python")
             name, number, *_ = wheel.name.split("-")
             installed[name.replace("_", "-")] = wheels.Wheel(number, wheel.name, hashlib.sha256().hexdigest())
         environments.write_environment(folder, record, tag, version, installed)
