@@ -22,9 +22,9 @@ from pathlib import Path
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.jobs.local_run import REPOSITORY
-from geomagic_dagster.releases import environments, git, wheels
+from geomagic_dagster.releases import environments, git, pinned, wheels
 from geomagic_dagster.releases.manifest import compile_manifest, to_json
-from geomagic_dagster.releases.record import LOCK, MANIFEST, Release, with_hashes, write_release
+from geomagic_dagster.releases.record import LOCK, MANIFEST, Release, read_release, with_hashes, write_release
 
 HERE = Path(metadata.distribution("dagster").locate_file("")).resolve()
 """site-packages of the environment that the tests run in."""
@@ -142,6 +142,20 @@ def small_record(folder: Path, project: Path, version: str = "1.0.0", **said: st
         cut_by="Ada Byron <ada@example.org>", cut_at="2026-11-21T10:00:00+00:00", python=sys.version.split()[0],
     )  # fmt: skip
     write_release(with_hashes(replace(release, **said), record), record)
+    return record
+
+
+def cut_small(folder: Path, project: Path, home: Path, *own: Path) -> Path:
+    """Cuts and installs 1.0 of a project whose stages are not those of this checkout, without a pinned scan: the release
+    compiles itself, in its environment with `own` wheels. Returns the record."""
+    record = small_record(folder, project)
+    (record / MANIFEST).unlink()
+    environment = environments.build(record, home, fill=borrowing(*own))
+    options = ("--output", str(record / MANIFEST), "--lock", str(record / LOCK), "--releases", str(folder))
+    pinned.geomagic(environment, folder, "compile", *options)
+    write_release(with_hashes(read_release(record), record), record)
+    environments.copy_record(record, environment.folder)
+    environments.activate(environment, home)
     return record
 
 

@@ -26,12 +26,11 @@ from geomagic_dagster.definitions import places_from
 from geomagic_dagster.drill.place import zip_folder
 from geomagic_dagster.drill.story_people import Person
 from geomagic_dagster.guardrails import processes
-from geomagic_dagster.releases import pinned, wheels, workspace
-from geomagic_dagster.releases.cut import cut
+from geomagic_dagster.releases import wheels, workspace
 from geomagic_dagster.releases.routing_changes import make_live, pin
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
-from tests.releases.projects import borrowed_build, commit, copy_of_project, downloaded, edit
+from tests.releases.projects import commit, copy_of_project, cut_small, downloaded, edit
 from tests.releases.side_by_side import Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -65,8 +64,8 @@ def other_dagster(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, other_dagster) -> Iterator[Site]:
-    """Release 1.0 is truly cut: compiled and its pinned scan processed, with the older Dagster. Its stage `frames` waits
-    while the file `hold` is in the home, and has a quarter of a minute."""
+    """Release 1.0 is compiled and installed with the older Dagster. Its stage `frames` waits while the file `hold` is in
+    the home, and has a quarter of a minute."""
     if not processes.is_supported:
         pytest.skip("runs are forked on Linux only")
     project, home = copy_of_project(tmp_path_factory.mktemp("project")), tmp_path_factory.mktemp("home")
@@ -76,9 +75,7 @@ def site(tmp_path_factory, other_dagster) -> Iterator[Site]:
     edit(frames, "timeout=minutes(3)", DEADLINE)
     edit(frames, "    recording = scan.recording\n    n = len(recording)\n", HOLD)
     commit(project, "An older Dagster")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pinned, "FRAMES", 12)
-        record = cut(project, home, "1.0", build=borrowed_build(*other_dagster)).record
+    record = cut_small(tmp_path_factory.mktemp("cut"), project, home, *other_dagster)
     workspace.add(project / "workspace.yaml", "1.0")
     site = Site(project, record, home)
     with site.running():
