@@ -125,10 +125,9 @@ def run_of(site: Site, name: str) -> str:
 
 def made_by(site: Site, name: str) -> tuple[str, str]:
     """(release, version) of a package, once it is there."""
-    file = site.home / "packages" / f"{name}.run.json"
-    site.wait(file.is_file, f"the package of {name}")
-    said = json.loads(file.read_bytes())
-    assert (file.parent / name / "room.glb").stat().st_size > 1000
+    packages = site.home / "packages"
+    site.wait((packages / name / "room.glb").is_file, f"the package of {name}")
+    said = json.loads((packages / f"{name}.run.json").read_bytes())  # it is written before the package appears
     return said["release"], said["version"]
 
 
