@@ -27,7 +27,7 @@ from geomagic_dagster.drill.place import zip_folder
 from geomagic_dagster.drill.story_people import Person
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.releases import wheels, workspace
-from geomagic_dagster.releases.routing_changes import make_live, pin
+from geomagic_dagster.releases.routing_changes import make_live, pin, start_flight
 from geomagic_dagster.scans.formats import canonical
 from geomagic_dagster.scans.made_up import PHONE, make_room, scan_room
 from tests.releases.projects import commit, copy_of_project, cut_small, downloaded, edit
@@ -80,7 +80,10 @@ def site(tmp_path_factory, other_dagster) -> Iterator[Site]:
     site = Site(project, record, home)
     with site.running():
         site.wait(lambda: site.has_loaded("latest", "1.0"), "both locations")
-        places_from(site.environment).routing().change(make_live("1.0"), by="ada", why="a test")
+        routing = places_from(site.environment).routing()
+        routing.change(make_live("1.0"), by="ada", why="a test")
+        routing.change(start_flight("1.0", 1), by="ada", why="so that it is kept warm")
+        site.wait(lambda: re.search(r"starter 1\.0 .* warm after", site.log()), "the warm process of 1.0")
         yield site
 
 
