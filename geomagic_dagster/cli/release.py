@@ -46,7 +46,10 @@ def install(
     source: Annotated[
         Path | None, typer.Option("--from", help="Folder with the records; default: releases/ of the checkout.")
     ] = None,
-    python: Annotated[Path | None, typer.Option(help="The interpreter to make the environment with.")] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(help="The interpreter to make it with; default: one of the version that it was cut with."),
+    ] = None,
     wheels: Wheels = None,
     record_new: Annotated[
         bool, typer.Option("--record-new", help="Take the builds of libraries that this machine gets, and record them.")

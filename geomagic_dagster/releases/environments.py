@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from geomagic_dagster.releases import checking, sharing, wheels
+from geomagic_dagster.releases import checking, interpreters, sharing, wheels
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.record import LOCK, MANIFEST, RELEASE, Release, ReleaseError, sha256_of, verify_record
 
@@ -37,10 +37,6 @@ LEAVE_S = 30.0
 OWN = "geomagic-dagster"
 DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
 LOADED = "from geomagic_dagster.launching.preload import preload; preload('geomagic_dagster.definitions')"
-PLATFORM = (
-    "import sys, sysconfig; v = sys.version_info; "
-    "print(f'cp{v[0]}{v[1]}-{sysconfig.get_platform()}', sys.version.split()[0])"
-)
 Say = Callable[[str], None]
 Fill = Callable[[Path, Path, str, str, Path, bool, Say], str]
 
@@ -112,7 +108,7 @@ def install(
     """Makes the environment of a recorded release and puts it in force.
 
     Args:
-        python: the interpreter to make it with; this one's unless said.
+        python: the interpreter to make it with; unless said this one, or one of the recorded version that is here.
         wheelhouse: where wheels lie, and downloaded ones go to; the home's unless said.
         record_new: record this platform anew although the record knows it (another build of a library).
         share_with: environments of other homes on this disk.
@@ -155,21 +151,14 @@ def build(
     wheelhouse = wheelhouse or home / RELEASES / WHEELS
     folder = line_folder(home, release.line) / f"{ENV}-{uuid.uuid4().hex[:8]}"
     _sweep(folder.parent)
-    said = f"{python or sys.executable}"
-    tag, version = _interpreter(python or Path(sys.executable))
-    if version.split(".")[:2] != release.python.split(".")[:2]:
-        wanted = ".".join(release.python.split(".")[:2])
-        raise ReleaseError(
-            f"release {release.version}, interpreter {said}",
-            expected=f"Python {wanted}, as it was cut with",
-            received=f"Python {version}",
-            do=f"Say where there is one: geomagic release install {release.line} --python /usr/bin/python{wanted}",
-        )
+    interpreter = interpreters.for_release(release, python)
     try:
-        say(f"making an environment with Python {version} ...")
-        _run([python or Path(sys.executable), "-m", "venv", "--without-pip", folder], f"a new environment in {folder}")
+        say(f"making an environment with Python {interpreter.version} ({interpreter.path}) ...")
+        _run([interpreter.path, "-m", "venv", "--without-pip", folder], f"a new environment in {folder}")
         at("made")
-        platform = (fill or fill_from_wheels)(folder, record, tag, version, wheelhouse, record_new, say)
+        platform = (fill or fill_from_wheels)(
+            folder, record, interpreter.tag, interpreter.version, wheelhouse, record_new, say
+        )
         at("filled")
         wheels.install_own(record / release.wheel, folder / "bin" / "python")
         freed = sharing.link_shared(folder, [*all_environments(home), *share_with])
@@ -281,7 +270,7 @@ def _install(requirements: str, wheelhouse: Path, python: Path, say: Say) -> dic
             return wheels.install(file, wheelhouse, python)
         except wheels.PipFailed:
             say(f"downloading what is missing in {wheelhouse} ...")
-            wheels.fetch(file, wheelhouse)
+            wheels.fetch(file, wheelhouse, python)
         return wheels.install(file, wheelhouse, python)
 
 
@@ -406,12 +395,6 @@ def _sweep(line: Path, but: Path | None = None) -> None:
 def python_version() -> tuple[int, int, int]:
     """Of this process."""
     return sys.version_info[0], sys.version_info[1], sys.version_info[2]
-
-
-def _interpreter(python: Path) -> tuple[str, str]:
-    """(platform tag, version) of an interpreter."""
-    tag, version = _run([python, "-c", PLATFORM], f"{python} to be a Python").split()
-    return tag, version
 
 
 def _run(command: Sequence[str | Path], expected: str, env: Mapping[str, str] | None = None) -> str:

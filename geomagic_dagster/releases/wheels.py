@@ -109,14 +109,21 @@ def requirements_of(wheels: Mapping[str, Wheel]) -> str:
     return "".join(f"{name}=={each.version} --hash=sha256:{each.sha256}\n" for name, each in sorted(wheels.items()))
 
 
-def fetch(requirements: Path, wheelhouse: Path) -> None:
+def fetch(requirements: Path, wheelhouse: Path, python: Path | None = None) -> None:
     """Downloads what a requirements file names into the wheelhouse; what is there already stays. Raises: PipFailed.
 
     A killed download leaves nothing in the wheelhouse: the files are moved there whole.
+
+    Args:
+        python: the interpreter that they are for; this one unless said.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wheelhouse, prefix=".") as folder:
-        pip("wheel", "--requirement", str(requirements), "--find-links", str(wheelhouse), "--wheel-dir", folder)
+        pip(
+            *(("--python", str(python)) if python else ()),
+            *("wheel", "--requirement", str(requirements)),
+            *("--find-links", str(wheelhouse), "--wheel-dir", folder),
+        )
         for path in Path(folder).glob("*.whl"):
             path.replace(wheelhouse / path.name)
 

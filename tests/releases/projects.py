@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,9 +22,9 @@ from pathlib import Path
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.jobs.local_run import REPOSITORY
-from geomagic_dagster.releases import environments, git, wheels
+from geomagic_dagster.releases import environments, git, pinned, wheels
 from geomagic_dagster.releases.manifest import compile_manifest, to_json
-from geomagic_dagster.releases.record import LOCK, MANIFEST, Release, with_hashes, write_release
+from geomagic_dagster.releases.record import LOCK, MANIFEST, Release, read_release, with_hashes, write_release
 
 HERE = Path(metadata.distribution("dagster").locate_file("")).resolve()
 """site-packages of the environment that the tests run in."""
@@ -85,6 +86,22 @@ def other_version(name: str, version: str, folder: Path) -> Path:
     return path
 
 
+def downloaded(requirements: Mapping[str, str], folder: Path) -> list[Path]:
+    """Pure wheels of these versions, without what they need; what lies in the folder is not asked for again.
+
+    Raises: wheels.PipFailed where there is no way to get them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    patterns = {name: f"{name.replace('-', '_')}-{version}-*-none-any.whl" for name, version in requirements.items()}
+    if missing := [name for name, pattern in patterns.items() if not any(folder.glob(pattern))]:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
+            wanted = [f"{name}=={requirements[name]}" for name in missing]
+            wheels.pip("wheel", "--no-deps", "--wheel-dir", beside, *wanted)
+            for path in Path(beside).glob("*.whl"):
+                path.replace(folder / path.name)
+    return [next(folder.glob(pattern)) for pattern in patterns.values()]
+
+
 def borrowing(*own: Path) -> environments.Fill:
     """Fills an environment with the libraries of the tests; `own` wheels are truly installed into it."""
 
@@ -92,8 +109,10 @@ def borrowing(*own: Path) -> environments.Fill:
         folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: environments.Say
     ) -> str:
         installed = {}
+        if own:
+            quiet = ("--no-index", "--no-deps", "--no-compile")
+            wheels.pip("--python", str(folder / "bin" / "python"), "install", *quiet, *map(str, own))
         for wheel in own:
-            wheels.install_own(wheel, folder / "bin" / "python")
             name, number, *_ = wheel.name.split("-")
             installed[name.replace("_", "-")] = wheels.Wheel(number, wheel.name, hashlib.sha256().hexdigest())
         environments.write_environment(folder, record, tag, version, installed)
@@ -123,6 +142,20 @@ def small_record(folder: Path, project: Path, version: str = "1.0.0", **said: st
         cut_by="Ada Byron <ada@example.org>", cut_at="2026-11-21T10:00:00+00:00", python=sys.version.split()[0],
     )  # fmt: skip
     write_release(with_hashes(replace(release, **said), record), record)
+    return record
+
+
+def cut_small(folder: Path, project: Path, home: Path, *own: Path) -> Path:
+    """Cuts and installs 1.0 of a project whose stages are not those of this checkout, without a pinned scan: the release
+    compiles itself, in its environment with `own` wheels. Returns the record."""
+    record = small_record(folder, project)
+    (record / MANIFEST).unlink()
+    environment = environments.build(record, home, fill=borrowing(*own))
+    options = ("--output", str(record / MANIFEST), "--lock", str(record / LOCK), "--releases", str(folder))
+    pinned.geomagic(environment, folder, "compile", *options)
+    write_release(with_hashes(read_release(record), record), record)
+    environments.copy_record(record, environment.folder)
+    environments.activate(environment, home)
     return record
 
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geomagic_dagster.releases import environments, pinned, sharing, wheels, workspace
+from geomagic_dagster.releases import environments, interpreters, pinned, sharing, wheels, workspace
 from geomagic_dagster.releases.archive import archive
 from geomagic_dagster.releases.cut import cut
 from geomagic_dagster.releases.record import (
@@ -193,10 +193,48 @@ def test_another_python_is_refused(record, tmp_path):
     assert environments.installed(tmp_path / "home", "1.0") is None
 
 
+def script(path: Path, says: str, otherwise: str) -> Path:
+    """An interpreter that says this of itself, and is asked nothing else than that, or does otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\ncase "$*" in *get_platform*) {says};; *) {otherwise};; esac\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_where_latest_has_another_python_the_recorded_one_is_found_by_its_name(record, tmp_path, monkeypatch):
+    """As with a latest that has moved on; a shim of pyenv whose version is not switched on is passed over."""
+    wanted = ".".join(sys.version.split(".")[:2])
+    newer = script(tmp_path / "newer", "echo cp399-linux-x86_64 3.99.0", f'exec "{sys.executable}" "$@"')
+    shim = script(tmp_path / "shims" / f"python{wanted}", "exit 127", "exit 127")
+    older = script(tmp_path / "other" / f"python{wanted}", "echo cp39-linux-x86_64 3.9.2", "exit 1")
+    here = tmp_path / "bin" / f"python{wanted}"
+    here.parent.mkdir()
+    here.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(newer))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", os.pathsep.join(str(folder.parent) for folder in (shim, older)))
+    words = rf"expected Python {wanted}, as it was cut with; got Python 3.99.0, and no other one on the path or in pyenv that is called python{wanted} and runs \({shim} did not\). Say where there is one: geomagic release install 1.0 --python"
+    with pytest.raises(ReleaseError, match=words):
+        environments.install(record, tmp_path / "home", fill=borrowing())
+    assert environments.installed(tmp_path / "home", "1.0") is None
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{here.parent}")
+    said: list[str] = []
+    environment = environments.install(record, tmp_path / "home", fill=borrowing(), say=said.append)
+    assert said[0] == f"making an environment with Python {sys.version.split()[0]} ({here}) ..."
+    assert in_environment(environment, "import sys; print(sys.version_info[:2])").stdout == f"{sys.version_info[:2]}\n"
+
+
+def test_of_the_pythons_in_pyenv_the_newest_patch_comes_first(tmp_path):
+    for version in ("3.11.9", "3.11.10", "3.12.1"):
+        script(tmp_path / "versions" / version / "bin" / "python3.11", "true", "true")
+    found = interpreters.named("3.11", {"PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path)})
+    assert [path.parent.parent.name for path in found] == ["3.11.10", "3.11.9"]
+
+
 def test_a_wheel_that_is_not_the_recorded_one_is_refused(record, tmp_path):
     """The record names files by their digest; a wheelhouse with others, and no network, has nothing to give."""
     edited = shutil.copytree(record, tmp_path / "record")
-    tag = subprocess.run([sys.executable, "-c", environments.PLATFORM], capture_output=True, text=True, check=True)
+    tag = subprocess.run([sys.executable, "-c", interpreters.PLATFORM], capture_output=True, text=True, check=True)
     entry = {"version": "1.0", "file": "toy-1.0-py3-none-any.whl", "sha256": "0" * 64, "files_sha256": "0" * 64}
     content = {"schema": 1, "distributions": {"geomagic-no-such-library": entry}}
     (edited / f"environment-{tag.stdout.split()[0]}.json").write_text(json.dumps(content))

@@ -6,13 +6,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,27 +18,20 @@ import pytest
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.definitions import build_definitions
-from geomagic_dagster.drill.place import free_ports
 from geomagic_dagster.guardrails import processes
-from geomagic_dagster.jobs.local_run import REPOSITORY, dagster_home
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of
 from geomagic_dagster.launching.serve import Supervisor
 from geomagic_dagster.releases import environments, pinned, workspace
 from geomagic_dagster.releases.record import read_release, with_hashes, write_release
 from geomagic_dagster.resources.places import Places
 from tests.releases.projects import borrowing, commit, copy_of_project, edit, other_version, small_record
+from tests.releases.side_by_side import Site
 
 DEADLINE_S = 600.0
 pytestmark = pytest.mark.timeout(1800)
 LIBRARY = "trimesh"
 OURS = metadata.version(LIBRARY)
 OTHER = f"{OURS}.999"
-WORKSPACE = """{workspaceOrError {... on Workspace {locationEntries {name locationOrLoadError {
-    ... on RepositoryLocation {repositories {sensors {name} assetNodes {assetKey {path}}}}
-    ... on PythonError {message causes {message}}}}}}}"""
-LAUNCH = """mutation($params: ExecutionParams!) {launchRun(executionParams: $params) {
-    ... on LaunchRunSuccess {run {runId}} ... on PythonError {message}}}"""
-STATUS = """query($run: ID!) {runOrError(runId: $run) {... on Run {status tags {key value}}}}"""
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -166,55 +156,6 @@ def test_a_warm_process_comes_and_goes_with_its_uploads_and_never_under_a_run(su
 # --- the real thing ---------------------------------------------------------------------------------
 
 
-@dataclass
-class Site:
-    """An installation with latest and 1.0."""
-
-    project: Path
-    record: Path
-    home: Path
-    port: int
-    supervisor: subprocess.Popen[bytes]
-
-    def log(self) -> str:
-        return (self.home / "ui.log").read_text(errors="replace")
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
-            return json.load(answer)["data"]
-
-    def locations(self) -> dict[str, dict[str, Any]]:
-        entries = self.ask(WORKSPACE)["workspaceOrError"]["locationEntries"]
-        return {entry["name"]: entry["locationOrLoadError"] or {} for entry in entries}
-
-    def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            with suppress(OSError):
-                if answer := condition():
-                    return answer
-            assert self.supervisor.poll() is None, self.log()[-4000:]
-            assert time.monotonic() < deadline, f"still waiting for {what}\n{self.log()[-6000:]}"
-            time.sleep(0.3)
-
-    def has_loaded(self, *names: str) -> bool:
-        there = self.locations()
-        return there.keys() == set(names) and all("repositories" in each for each in there.values())
-
-    def code_server(self, name: str) -> int:
-        """Its pid; 0 while there is none."""
-        for pid in processes.descendants(self.supervisor.pid):
-            with suppress(OSError):
-                command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if b"\0grpc\0" in command and f"/{name}.sock".encode() in command:
-                    return pid
-        return 0
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Iterator[Site]:
     if not processes.is_supported:
@@ -228,22 +169,10 @@ def site(tmp_path_factory) -> Iterator[Site]:
     environments.install(record, home, fill=borrowing(wheel))
     for line in ("1.0", "0.9"):  # 0.9 is in the workspace, and not installed
         workspace.add(project / "workspace.yaml", line)
-    ports = free_ports(5)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GEOMAGIC_", "DAGSTER_"))}
-    env = kept | {"GEOMAGIC_HOME": str(home), "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    env["DAGSTER_HOME"] = str(dagster_home(home))
-    options = ("--port", "--rooms-port", "--intake-port", "--metrics-port", "--console-port")
-    command = [sys.executable, "-m", "geomagic_dagster.cli", "ui", "--workspace", str(project / "workspace.yaml")]
-    command += [word for pair in zip(options, map(str, ports), strict=True) for word in pair]
-    with open(home / "ui.log", "wb") as log:
-        supervisor = subprocess.Popen(command, cwd=REPOSITORY, env=env, stdout=log, stderr=log)
-    site = Site(project, record, home, ports[0], supervisor)
-    try:
+    site = Site(project, record, home)
+    with site.running():
         site.wait(lambda: site.has_loaded("latest", "1.0"), "both locations")
         yield site
-    finally:
-        supervisor.send_signal(signal.SIGTERM)
-        supervisor.wait(60)
 
 
 @pytest.mark.slow
@@ -272,15 +201,9 @@ def test_each_runs_its_own_code_with_its_own_libraries(site, tmp_path):
     )
     packages = {}
     for name in ("1.0", "latest"):
-        selector = {"repositoryLocationName": name, "repositoryName": "__repository__", "jobName": "process_scan"}
-        config = {"ops": {"scan": {"config": {"upload": str(scan)}}}}
-        params = {"selector": selector, "runConfigData": config, "mode": "default"}
-        run = site.ask(LAUNCH, params=params)["launchRun"]["run"]["runId"]
-        status = lambda run=run: site.ask(STATUS, run=run)["runOrError"]  # noqa: E731
-        site.wait(lambda: status()["status"] in ("SUCCESS", "FAILURE"), f"the run of {name}")  # noqa: B023
-        assert status()["status"] == "SUCCESS", site.log()[-4000:]
-        tags = {each["key"]: each["value"] for each in status()["tags"]}
-        assert tags["geomagic/release"] == name
+        run = site.launch(name, {"ops": {"scan": {"config": {"upload": str(scan)}}}})
+        assert site.ended(run) == "SUCCESS", site.log()[-4000:]
+        assert site.tags(run)["geomagic/release"] == name
         packages[name] = {path.name: path.read_bytes() for path in (site.home / "packages" / "room").iterdir()}
     assert packages["1.0"] == packages["latest"]
     records = [
@@ -301,8 +224,12 @@ def test_a_location_that_is_not_what_its_manifest_says_shows_why_and_the_other_g
     good = manifest.read_bytes()
     manifest.write_bytes(good.replace(b'"retries": 2', b'"retries": 9', 1))
     os.kill(site.wait(lambda: site.code_server("1.0"), "its code server"), signal.SIGKILL)
-    said = site.wait(lambda: site.locations()["1.0"].get("causes"), "its words")
-    assert any("expected the manifest of release 1.0.0; got another one" in each["message"] for each in said), said
+    words = "expected the manifest of release 1.0.0; got another one"
+
+    def says_so() -> bool:  # at first it says that nobody answers, until its process is there again
+        return any(words in each["message"] for each in site.locations()["1.0"].get("causes") or ())
+
+    site.wait(says_so, f"the words: {words}")
     assert "repositories" in site.locations()["latest"]
     manifest.write_bytes(good)
     os.kill(site.wait(lambda: site.code_server("1.0"), "its code server"), signal.SIGKILL)
