@@ -63,12 +63,14 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 3001,
 ) -> None:
     """Serve the pages of finished rooms to this machine's browsers; `geomagic ui` does so too."""
-    from geomagic_dagster.definitions import places_from
+    from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
+    from geomagic_dagster.resources.environment import places_from
     from geomagic_dagster.resources.shelf import StoreShelf
     from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
     from geomagic_dagster.viewer.folders import PackageFolder
     from geomagic_dagster.viewer.server import room_server
 
+    log_everything_as_logfmt()
     places = places_from(os.environ)
     shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store())}
     try:

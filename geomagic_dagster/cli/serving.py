@@ -83,8 +83,10 @@ def intake(
 
     dagster_home, inbox = homes()
     if listen:
-        from geomagic_dagster.definitions import places_from
+        from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
+        from geomagic_dagster.resources.environment import places_from
 
+        log_everything_as_logfmt()
         token = os.environ.get("GEOMAGIC_INTAKE_TOKEN")
         serve(inbox, places_from(os.environ).routing(), dagster_home / "workspace.yaml", host, port, token)
         return
@@ -109,12 +111,12 @@ def metrics(
 ) -> None:
     """Numbers for Prometheus: runs, steps, deadlines, retries, queue, inbox, daemons, disks."""
     with plain_errors():
-        import logging
         import signal
         import threading
 
         from dagster import DagsterInstance
 
+        from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
         from geomagic_dagster.jobs.local_run import dagster_home
         from geomagic_dagster.monitoring.exporter import exporter_of, serve
         from geomagic_dagster.monitoring.state import CannotStart
@@ -132,7 +134,7 @@ def metrics(
                     exporter.look()
                     print(exporter.page(), end="")
                 else:
-                    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+                    log_everything_as_logfmt()
                     serve(exporter, host, port, stop)
         except CannotStart as error:
             print(error, file=sys.stderr)

@@ -10,6 +10,9 @@ from typing import Any
 
 import django
 from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+
+from geomagic_dagster.guardrails.logs import LogfmtFormatter
 
 THREADS = 16
 """Of each process; a slow upload holds one, and few may (scans/uploads.py)."""
@@ -24,6 +27,15 @@ def set_up() -> None:
 
     call_command("migrate", interactive=False, verbosity=0)
     connections.close_all()  # no process that is forked from here shares one
+
+
+class _Lines(Logger):
+    """gunicorn's own lines, as all others of the console are."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in self.error_log.handlers:
+            handler.setFormatter(LogfmtFormatter())
 
 
 class _Server(BaseApplication):
@@ -66,6 +78,7 @@ def serve(host: str, port: int, processes: int = 1) -> None:
             "graceful_timeout": 8,
             "accesslog": None,
             "loglevel": "warning",
+            "logger_class": _Lines,
             "post_worker_init": _work,
         }
     ).run()

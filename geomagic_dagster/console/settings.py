@@ -175,7 +175,8 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "filters": {"without_keys": {"()": "geomagic_dagster.console.logs.WithoutKeys"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["without_keys"]}},
+    "formatters": {"logfmt": {"()": "geomagic_dagster.guardrails.logs.LogfmtFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["without_keys"], "formatter": "logfmt"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {"geomagic": {"level": "INFO"}},
 }

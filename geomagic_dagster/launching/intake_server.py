@@ -61,7 +61,9 @@ def serve(inbox: Path, routing: RoutingStore, workspace: Path, host: str, port: 
         app = application(Intake(context, inbox, routing), token)
         outside = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         inside = _listen(Path(instance.root_directory) / SOCKET)
-        config = uvicorn.Config(app, http=_protocol(), log_level="warning", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, http=_protocol(), log_level="warning", log_config=None, timeout_graceful_shutdown=5
+        )
         server = uvicorn.Server(config)
         log.info("intake: http://%s:%d", host, port)
         server.run(sockets=[outside, inside])

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from dagster import DagsterRun, DagsterRunStatus
+from dagster import DagsterEventType, DagsterRun, DagsterRunStatus
 from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, LaunchRunContext, WorkerStatus
 from dagster._core.origin import JobPythonOrigin
 from dagster._grpc.types import ExecuteRunArgs
@@ -105,16 +105,36 @@ class WarmRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         if (worker := _worker_of(run)) is None:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "launched as Dagster does by default: nobody can tell")
+            return self._health_of_cold(run)
         if worker.is_alive():
             return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(worker.pid))
+        return self._gone(run, worker.pid)
+
+    def _health_of_cold(self, run: DagsterRun) -> CheckRunHealthResult:
+        """Of a run launched as Dagster does by default: its code server finds it dead, unless it died with it.
+
+        Only its pid is known: where another process has it by now, the run's deadline ends it.
+        """
+        events = self._instance.get_records_for_run(run.run_id, of_type=DagsterEventType.ENGINE_EVENT, limit=50).records
+        for record in events:
+            said = record.event_log_entry.get_dagster_event().engine_event_data.metadata.get("pid")
+            if said is not None and processes.is_supported:
+                pid = int(str(said.value))
+                try:
+                    Process.of(pid)
+                except ProcessLookupError:
+                    return self._gone(run, pid)
+                return CheckRunHealthResult(WorkerStatus.RUNNING, run_worker_id=str(pid))
+        return CheckRunHealthResult(WorkerStatus.RUNNING, "launched as Dagster does by default, and not begun yet")
+
+    def _gone(self, run: DagsterRun, pid: int) -> CheckRunHealthResult:
         now = self._instance.get_run_by_id(run.run_id)
         if now is None or now.is_finished:
-            return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=str(worker.pid))
+            return CheckRunHealthResult(WorkerStatus.SUCCESS, run_worker_id=str(pid))
         return CheckRunHealthResult(
             WorkerStatus.FAILED,
-            f"the run's process {worker.pid} is gone: killed, out of memory, or the machine was restarted",
-            run_worker_id=str(worker.pid),
+            f"the run's process {pid} is gone: killed, out of memory, or the machine was restarted",
+            run_worker_id=str(pid),
         )
 
     def terminate(self, run_id: str) -> bool:

@@ -36,6 +36,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from geomagic_dagster.guardrails.logs import LogfmtFormatter
 from geomagic_dagster.guardrails.processes import Process, threads
 from geomagic_dagster.launching.preload import preload
 from geomagic_dagster.releases.environments import is_in_force
@@ -323,7 +324,7 @@ def main(arguments: Sequence[str]) -> None:
     belongs to a supervisor, ends with it, and waits as a substitute while another one is there."""
     location, module_name, *options = arguments
     handler = logging.StreamHandler()  # of this logger alone: workers inherit whatever the root logger has
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.setFormatter(LogfmtFormatter())
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False

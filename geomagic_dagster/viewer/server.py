@@ -13,9 +13,9 @@ Belongs here: addresses, headers, what is refused. Does not belong here: the pag
 from __future__ import annotations
 
 import html
+import logging
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES, page_path
 from geomagic_dagster.viewer.page import POLICY, document, room_page, scan_name, security_policy
+
+log = logging.getLogger("geomagic.rooms")
 
 TYPES = {
     ".glb": "model/gltf-binary",
@@ -110,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             said = answer(self.shelves, self.path)
         except Exception as error:  # said to whoever asked, and, as any bug, on the terminal
-            traceback.print_exc()
+            log.exception("a room's page")
             said = _sentence(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
         self._send(said)
 

@@ -133,7 +133,7 @@ def installed(home: Path, intake_port: int) -> Iterator[Installation]:
         )
     installation = Installation(home, supervisor, intake_port)
     try:
-        installation.wait(lambda: "geomagic.starter INFO warm" in installation.log(), "the warm process")
+        installation.wait(lambda: 'level=info msg="warm after' in installation.log(), "the warm process")
         installation.wait(lambda: _answers(intake_port), "the intake")
         yield installation
     finally:

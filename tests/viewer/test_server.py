@@ -224,11 +224,11 @@ def test_who_listens_to_others_on_purpose_is_answered_by_any_name(home):
         server.shutdown()
 
 
-def test_a_fault_is_said_in_words(ask, capfd):
+def test_a_fault_is_said_in_words(ask, caplog):
     status, _, body = ask("/artefacts/broken/")
     assert status == 500
     assert b"it is &lt;broken&gt;" in body
-    assert "Traceback" in capfd.readouterr().err
+    assert "Traceback" in caplog.text
 
 
 def test_no_packages_yet_is_no_fault(tmp_path):
