@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ pytestmark = [
     pytest.mark.slow,
 ]
 
+OURS = ("starter", "intake", "metrics", "rooms", "watcher", "console")
 CRASH_POINTS = ("claimed", "placed", "assigned", "made", "submitted")
 
 
@@ -167,6 +169,15 @@ def test_no_more_runs_at_once_than_there_is_room_for(installation):
     watcher.join()
     assert sorted({answer["status"] for _, answer in answers}) == ["QUEUED", "STARTING"]
     assert most == 2
+
+
+def test_every_line_of_our_own_processes_is_logfmt(installation):
+    """Dagster's own (webserver, daemon, code servers) write as Dagster does; an address is an answer, and no line."""
+    installation.post("porch.zip", installation.archive("porch").read_bytes())
+    installation.wait_for_success("porch.zip")
+    lines = [line.split("| ", 1) for line in installation.log().splitlines() if line.startswith(OURS)]
+    assert {name.split()[0] for name, _ in lines} >= {"starter", "intake"}
+    assert [said for _, said in lines if not re.match(r"ts=\S+Z level=\w+ msg=|http://\S+ ", said)] == []
 
 
 # --- what is not taken in -------------------------------------------------------------------------
