@@ -2,6 +2,7 @@
 
 A stage's code is its module and every module of its package that it imports, also inside functions; its libraries are
 the installed distributions that this code imports. Both are read from the source, without importing or running it.
+stage.py, which every stage imports to declare itself, is none of its code: another sentence there is no other result.
 
 Belongs here: that reading. Does not belong here: what a stage is (stage.py), what is done with the answer.
 """
@@ -20,8 +21,8 @@ from functools import cache
 from pathlib import Path
 
 CONTRACT = f"{__name__.rpartition('.')[0]}.stage"
-"""Every stage imports it. It declares and computes nothing: what it imports is no library of a stage, else torch would
-be one of all."""
+"""Every stage imports it. It declares and computes nothing, and is of the platform around the stages: what it imports
+is no library of a stage, else torch would be one of all."""
 OURS = __name__.partition(".")[0]
 
 
@@ -45,13 +46,14 @@ def code_behind(module_name: str) -> Code:
     waiting = [module_name]
     while waiting:
         name = waiting.pop()
+        if name == CONTRACT or name in sources:
+            continue
         spec = importlib.util.find_spec(name)
-        if name in sources or spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
             continue
         sources[name], imported, foreign = _read(spec.origin, Path(spec.origin).stat().st_mtime_ns, package)
         waiting += imported
-        if name != CONTRACT:
-            libraries |= foreign
+        libraries |= foreign
     digest = hashlib.sha256()
     for name in sorted(sources):
         digest.update(name.encode() + b"\0" + sources[name] + b"\0")

@@ -1,9 +1,9 @@
 """What a stage is; finds the stages; derives their order from their arguments.
 
 Belongs here: the `@stage` decorator and what it records, the settings base class, `ScanRejected`,
-and the three things a stage may ask of whoever runs it: `compute_device()`, `progress()`, `flag()` and nothing
-more. Does not belong here: anything of Dagster, of files, or of one particular stage; which code and libraries stand
-behind one (code.py).
+and three of the four things a stage may ask of whoever runs it: `compute_device()`, `progress()`, `flag()`; the fourth,
+`weights()`, is in weights.py. Does not belong here: anything of Dagster, of files, or of one particular stage; which
+code and libraries stand behind one (code.py).
 """
 
 from __future__ import annotations

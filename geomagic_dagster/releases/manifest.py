@@ -78,7 +78,7 @@ def _describe(stages: Sequence[Stage], lock: Path | None, python: str) -> Manife
             "run_s": deadlines.RUN_S,
         },
         "reading_sha256": _sources(PACKAGE / "scans", but=("made_up",)),
-        "platform_sha256": _sources(PACKAGE, but=("cv", "scans")),
+        "platform_sha256": _sources(PACKAGE, but=("cv", "scans"), besides=("cv/stage.py", "cv/code.py")),
         "python": python,
         "lock": None
         if lock is None
@@ -269,12 +269,12 @@ def _public(version: str) -> str:
     return version.partition("+")[0]
 
 
-def _sources(folder: Path, but: Sequence[str] = ()) -> str:
-    """A digest of all Python sources in a folder, some subfolders left out."""
+def _sources(folder: Path, but: Sequence[str] = (), besides: Sequence[str] = ()) -> str:
+    """A digest of all Python sources in a folder, some subfolders left out but for some files in them."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).as_posix()):
         parts = path.relative_to(folder).parts
-        if parts[0] not in but:
+        if parts[0] not in but or "/".join(parts) in besides:
             digest.update("/".join(parts).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -59,6 +59,16 @@ def test_libraries_are_found_through_helpers_and_inside_functions_and_the_contra
     assert code_behind(f"{package(plain=TOY)}.plain").libraries == {}, "not torch and pydantic of cv/stage.py"
 
 
+def test_what_a_stage_imports_of_its_package_is_its_code_and_the_contract_is_not(package, monkeypatch):
+    name = package(double=f"{TOY}\nfrom PACKAGE.helper import help\n", helper="def help(): ...\n")
+    before = code_behind(f"{name}.double").sha256
+    package(helper="def help(): return 1\n")
+    assert code_behind(f"{name}.double").sha256 != before
+    depth = code_behind("geomagic_dagster.cv.depth").sha256
+    monkeypatch.setattr("geomagic_dagster.cv.code.CONTRACT", "")  # as if stage.py were a module like any other
+    assert code_behind("geomagic_dagster.cv.depth").sha256 != depth
+
+
 def test_another_version_of_a_library_is_another_identity_but_no_other_code(package, monkeypatch):
     name = package(double=f"{TOY}\nimport numpy\n")
     (double,) = find_stages(name)
