@@ -157,6 +157,8 @@ def do(request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
 
 def _facts(files: dict[str, Any]) -> list[tuple[str, str]]:
     """The room in numbers; nothing where room.json is missing or broken."""
+    from geomagic_dagster.cv.floor_plan_dimensions import with_sigma
+
     if "room.json" not in files:
         return []
     try:
@@ -171,9 +173,10 @@ def _facts(files: dict[str, Any]) -> list[tuple[str, str]]:
         ("Volume", measured.volume, "m³"),
     )
     facts = [
-        (name, f"{each.value:.2f} {unit}" + (f" ± {each.sigma:.2f}" if each.sigma else ""))
+        (name, " ".join((f"{figure} {unit}", spread)).strip())
         for name, each, unit in quantities
         if each is not None
+        for figure, spread in [with_sigma(each.value, each.sigma or None)]  # as the floor plan below has them
     ]
     openings = len(room.doors) + len(room.windows) + len(room.openings)
     counts = (("Walls", len(room.walls)), ("Doors, windows, openings", openings), ("Furniture", len(room.boxes())))

@@ -57,7 +57,8 @@ def test_a_scan_is_shown_with_its_room_its_numbers_and_its_runs(client, done, ma
     answer = client.get(f"/admin/scans/scan/{done.pk}/change/")
     page = answer.content.decode()
     assert '<model-viewer id="room"' in page and f"/scans/{done.pk}/files/room.glb" in page
-    assert "12.00 m²" in page and "http://127.0.0.1:3000/runs/0123abcd-r1" in page and "plan.svg" in page
+    assert "12.00 m² ±0.03" in page and "2.50 m ±0.01" in page, "a deviation of 3 mm is not 0.00"
+    assert "http://127.0.0.1:3000/runs/0123abcd-r1" in page and "plan.svg" in page
     assert "<b>Parlour" not in page
     assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
     assert "/do/rerun_scan/" not in page, "a viewer may not"
