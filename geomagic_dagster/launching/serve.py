@@ -11,6 +11,7 @@ it ends, so does everything below it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import selectors
 import signal
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from geomagic_dagster.guardrails import processes
+from geomagic_dagster.guardrails.logs import LogfmtFormatter
 from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
 from geomagic_dagster.releases.record import ReleaseError
@@ -228,6 +230,12 @@ class Supervisor:
         with contextlib.suppress(BrokenPipeError):
             print(f"{name:<{self.width}} | {line}", file=sys.stderr, flush=True)
 
+    def remark(self, name: str, line: str, level: int = logging.INFO) -> None:
+        """A line of the supervisor's own, about one of them."""
+        self.say(
+            name, LogfmtFormatter().format(logging.LogRecord("geomagic.supervisor", level, "", 0, line, None, None))
+        )
+
     def _start_what_is_due(self) -> None:
         now_s = time.monotonic()
         for child in self.children:
@@ -275,11 +283,12 @@ class Supervisor:
                 if child.told_s is not None:
                     self._ended_as_told(child)
                     continue
-                self.say(child.member.name, f"ended with {code} after {lived_s:.0f} s; again in {child.delay_s:g} s")
+                said = f"ended with {code} after {lived_s:.0f} s; again in {child.delay_s:g} s"
+                self.remark(child.member.name, said, logging.WARNING)
         self._reap_orphans()
 
     def _ended_as_told(self, child: _Child) -> None:
-        self.say(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
+        self.remark(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
         child.start_at_s, child.delay_s, child.told_s = 0.0, 0.0, None
         if child.is_leaving:
             self.children.remove(child)
@@ -327,7 +336,7 @@ class Supervisor:
                 os.waitpid(ended.si_pid, 0)
 
     def _end(self) -> None:
-        self.say("supervisor", "stopping")
+        self.remark("supervisor", "stopping")
         running = [child for child in self.children if child.process]
         for child in running:
             assert child.process
@@ -340,7 +349,7 @@ class Supervisor:
         for child in running:
             assert child.process
             if child.process.poll() is None:
-                self.say(child.member.name, f"did not end within {STOP_S:g} s of SIGTERM: killed")
+                self.remark(child.member.name, f"did not end within {STOP_S:g} s of SIGTERM: killed", logging.WARNING)
                 child.process.kill()
             child.process.wait()
         while processes.is_supported and (left := list(descendants(os.getpid()))):
@@ -349,4 +358,4 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(-1, 0)
-        self.say("supervisor", "nothing is left running")
+        self.remark("supervisor", "nothing is left running")
