@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from sqlalchemy.pool import Pool
 
 from tests.order import LONGEST_FIRST
 
@@ -78,6 +80,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(3600))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _databases_as_dagster_opens_them() -> Iterator[None]:
+    """launching/storage.py sets up all databases of its process, as long as that lives; tests of others share it."""
+    yield
+    storage = sys.modules.get("geomagic_dagster.launching.storage")
+    if storage is not None and event.contains(Engine, "connect", storage._set_up):
+        event.remove(Engine, "connect", storage._set_up)
+        event.remove(Pool, "checkin", storage._tell_watchers)
+        while storage._kept:
+            storage._kept.popitem()[1].close()
 
 
 @pytest.fixture(autouse=True)
