@@ -140,7 +140,8 @@ def test_readers_are_for_a_backlog_of_the_past_only(instance, monkeypatch):
 
 
 IN_THE_MIDDLE = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and hands that on
 from geomagic_dagster.monitoring import run_files
 run_files.FILES_AT_ONCE = 1
 readers = run_files.Readers()

@@ -83,7 +83,7 @@ def site(tmp_path_factory, other_dagster) -> Iterator[Site]:
         routing = places_from(site.environment).routing()
         routing.change(make_live("1.0"), by="ada", why="a test")
         routing.change(start_flight("1.0", 1), by="ada", why="so that it is kept warm")
-        site.wait(lambda: re.search(r"starter 1\.0 .* warm after", site.log()), "the warm process of 1.0")
+        site.wait(lambda: re.search(r"starter 1\.0 .*warm after", site.log()), "the warm process of 1.0")
         yield site
 
 
