@@ -9,6 +9,7 @@ from __future__ import annotations
 LONGEST_FIRST = (
     "tests/drill/test_story.py",
     "tests/releases/test_install.py",
+    "tests/releases/test_other_dagster.py",
     "tests/releases/test_side_by_side.py",
     "tests/releases/test_cut.py",
     "tests/journey/test_accuracy.py",
