@@ -6,13 +6,34 @@ there are (compare.py), the mathematics of evidence (betting.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from geomagic_dagster.flighting.betting import F64, Blocks, Bools, evidence
 from geomagic_dagster.flighting.runs import Run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one measure alone says."""
+
+    measure: str
+    evidence: float
+    """1 says nothing; less speaks for the release, more against it."""
+    words: str
+
+
+class Point(NamedTuple):
+    """The evidence as it stood after a block."""
+
+    runs: int
+    """Judged so far, of both releases."""
+    ended_s: float
+    """When the last of them ended."""
+    evidence: float
 
 
 @dataclass(frozen=True)
@@ -24,14 +45,16 @@ class Verdict:
     evidence: float
     """What a stake of 1 has become: at the moment when it reached `needed`, else now."""
     needed: float
-    by_measure: Mapping[str, float]
-    """The same for each measure alone."""
     flight_runs: int
     other_runs: int
+    not_compared: tuple[str, ...]
+    """In words: measures that could not be."""
     first_bad_s: float | None = None
     """When the first run ended that the measure to blame counts against the release."""
-    not_compared: tuple[str, ...] = ()
-    """In words: measures that could not be."""
+    measures: tuple[Seen, ...] = ()
+    """What speaks most against the release first."""
+    course: tuple[Point, ...] = ()
+    """Of `evidence`, block after block."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +93,10 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     (flight, other), counts = judged.names, (judged.flight_runs, judged.other_runs)
     if not all(counts):
         sentence = f"{flight}: {counts[0]} runs, {other}: {counts[1]}; nothing to compare yet."
-        return Verdict(False, sentence, 1.0, needed, {}, *counts, None, missing)
+        return Verdict(False, sentence, 1.0, needed, *counts, missing)
     if not judged.blocks:
         sentence = f"{flight}: {counts[0]} runs, {other}: {counts[1]} in the same time; too few to judge."
-        return Verdict(False, sentence, 1.0, needed, {}, *counts, None, missing)
+        return Verdict(False, sentence, 1.0, needed, *counts, missing)
     stakes_mb = np.array(
         [
             each.weight * evidence(judged.block_n, judged.is_flight_n, each.gain_ng, each.counts_n, judged.blocks)
@@ -84,17 +107,20 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     crossed = np.flatnonzero(total_b >= needed)
     at = int(crossed[0]) if len(crossed) else judged.blocks - 1
     total = float(total_b[at])
-    by_measure: dict[str, float] = {}
-    for each, stake in zip(measures, stakes_mb[:, at], strict=True):
-        by_measure[each.name] = max(by_measure.get(each.name, 0.0), float(stake) / each.weight)
+    upto_n = judged.block_n <= at
+    seen: dict[str, Seen] = {}
+    for each, stake in zip(measures, stakes_mb[:, at] / [each.weight for each in measures], strict=True):
+        if each.name not in seen or stake > seen[each.name].evidence:  # without a better end it is measured both ways
+            seen[each.name] = Seen(each.name, float(stake), each.words(upto_n))
+    ranked = tuple(sorted(seen.values(), key=lambda one: -one.evidence))
+    course = _course(judged, total_b[: at + 1])
     if not len(crossed):
         sentence = (
             f"{flight}: {counts[0]} runs, {other}: {counts[1]} in the same time; no worse so far "
             f"(evidence {total:.3g}, {needed:g} ends the flight)."
         )
-        return Verdict(False, sentence, total, needed, by_measure, *counts, None, missing)
+        return Verdict(False, sentence, total, needed, *counts, missing, None, ranked, course)
     blamed = measures[int(stakes_mb[:, at].argmax())]
-    upto_n = judged.block_n <= at
     odds = f"{total:,.0f}" if total < 1e6 else f"{total:.0e}"
     sentence = (
         f"{flight} {blamed.words(upto_n)}. Were it no worse, that much would be seen in one of {odds} flights at most, "
@@ -102,7 +128,15 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     )
     bad = np.flatnonzero(blamed.bad_n & upto_n)
     first_bad_s = judged.runs[bad[0] if len(bad) else 0].ended_s
-    return Verdict(True, sentence, total, needed, by_measure, *counts, first_bad_s, missing)
+    return Verdict(True, sentence, total, needed, *counts, missing, first_bad_s, ranked, course)
+
+
+def _course(judged: Judged, total_b: F64) -> tuple[Point, ...]:
+    runs_b = np.searchsorted(judged.block_n, np.arange(len(total_b)), side="right").tolist()
+    return tuple(
+        Point(runs, judged.runs[runs - 1].ended_s, evidence)
+        for runs, evidence in zip(runs_b, total_b.tolist(), strict=True)
+    )
 
 
 def _tested(measures: Sequence[Measure]) -> list[str]:

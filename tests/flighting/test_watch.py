@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from geomagic_dagster.flighting.course import read_course
 from geomagic_dagster.flighting.observe import Observer
 from geomagic_dagster.flighting.promote import make_default, roll_back
 from geomagic_dagster.flighting.watch import CannotWatch, only_one
@@ -49,6 +50,8 @@ def test_the_flight_of_a_release_that_fails_is_ended_and_the_default_stays(house
     assert "rolled_back_after_s=" in caplog.text
     counts = json.loads((house.home / "watcher.json").read_text())
     assert counts["flights_ended"] == 1 and 0.0 < counts["rolled_back_after_s"] < time.time() - began_s
+    course = read_course(house.home, flight)
+    assert course.sentence in table.why and course.points[-1].evidence >= course.needed
 
 
 def test_a_flight_in_an_outage_that_strikes_both_goes_on(house):
@@ -416,6 +419,19 @@ def test_with_a_broken_table_it_goes_on_watching_and_says_so(house):
     assert not table.flights and table.revision == revision + 2, "ended on what was good"
     watcher.look()
     assert watcher.counts.problem == ""
+
+
+def test_a_disk_too_full_for_the_course_of_a_flight_keeps_no_bad_flight_in_the_air(house):
+    house.live("1.1")
+    house.fly("1.1", 30)
+    house.plans["1.1"] = {"fails": "bug"}
+    for i in range(50):
+        house.upload(f"room {i}")
+    (house.home / "flights").write_text("no folder")
+    watcher = house.watcher()
+    watcher.look()
+    assert not house.routing.read().table.flights
+    assert "course of f-" in watcher.counts.problem
 
 
 def test_where_nothing_can_be_written_it_tries_again(house):
