@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dagster import DagsterEvent
 
 from geomagic_dagster.flighting.course import read_course
 from geomagic_dagster.flighting.observe import Observer
 from geomagic_dagster.flighting.promote import make_default, roll_back
 from geomagic_dagster.flighting.watch import CannotWatch, only_one
-from geomagic_dagster.guardrails.tags import FLIGHT_TAG, SHADOW_TAG, TAKEN_BACK_TAG
+from geomagic_dagster.guardrails.tags import FLIGHT_TAG, RELEASE_TAG, SCAN_TAG, SHADOW_TAG, TAKEN_BACK_TAG, UPLOAD_TAG
 from geomagic_dagster.releases.routing import RoutingRefused
 from geomagic_dagster.releases.routing_changes import end_flight, pin, start_flight
-from tests.flighting.conftest import KILLED, SENTENCE, House
+from tests.flighting.conftest import KILLED, SENTENCE, House, toy_job
 
 
 def fly_to_the_end(house: House, most: int = 400, every: int = 10) -> int:
@@ -328,6 +329,38 @@ def test_a_passing_failure_is_waited_out_until_the_deadline(house):
     clock[0] += 20
     watcher.look()
     assert "expected its package within 60 s" in house.written()[0] and "unreachable" in house.written()[0]
+
+
+def test_a_run_that_begins_late_has_its_time_all_the_same_and_one_that_never_begins_is_given_up(house):
+    house.live("1.0")
+    house.plans["1.0"] = {"does not load": True}  # here: nothing but what this test says
+    make_default(house.routing, "1.0", by="ada", why="approved")
+    began_s = time.time()
+    clock = [began_s]
+    watcher = house.watcher(now=lambda: clock[0])
+    watcher.look()
+    tags = {UPLOAD_TAG: house.sends[0], SCAN_TAG: house.sends[0], RELEASE_TAG: "1.0"}
+    run_id = house.instance.create_run_for_job(toy_job, tags=tags).run_id
+    clock[0] = began_s + 170
+    watcher.look()
+    assert house.written() == [], "its worker imports everything, or waits for room"
+    started = DagsterEvent("PIPELINE_START", "process_scan")
+    house.instance.report_dagster_event(started, run_id, timestamp=began_s + 175)
+    clock[0] = began_s + 230
+    watcher.look()
+    assert house.written() == []
+    clock[0] = began_s + 240
+    watcher.look()
+    assert f"expected its package within 60 s; its run {run_id[:8]} is started" in house.written()[0]
+
+    make_default(house.routing, "1.0", by="ada", why="again")
+    began_s = clock[0] = time.time()
+    watcher.look()
+    tags = dict.fromkeys((UPLOAD_TAG, SCAN_TAG), house.sends[1]) | {RELEASE_TAG: "1.0"}
+    house.instance.create_run_for_job(toy_job, tags=tags)
+    clock[0] = began_s + 190
+    watcher.look()
+    assert "expected its run to begin within 180 s; its run " in house.written()[1]
 
 
 def test_a_probation_that_began_while_no_watcher_ran_gets_its_smoke_scan_all_the_same(house):
