@@ -49,7 +49,10 @@ def read_course(metrics: Path, flight: str) -> Course | None:
             str(said["sentence"]),
             float(said["needed"]),
             tuple(Point(int(runs), float(ended_s), float(evidence)) for runs, ended_s, evidence in said["points"]),
-            tuple(Seen(str(m["measure"]), float(m["evidence"]), str(m["words"])) for m in said["measures"]),
+            tuple(
+                Seen(str(each["measure"]), float(each["evidence"]), str(each["verb"]), str(each["words"]))
+                for each in said["measures"]
+            ),
             tuple(map(str, said["not_compared"])),
         )
     except (OSError, ValueError, KeyError, TypeError):

@@ -23,7 +23,10 @@ class Seen:
     measure: str
     evidence: float
     """1 says nothing; less speaks for the release, more against it."""
+    verb: str
+    """What a worse release does."""
     words: str
+    """What the runs did."""
 
 
 class Point(NamedTuple):
@@ -65,8 +68,10 @@ class Measure:
     weight: float
     gain_ng: F64
     counts_n: Bools
+    verb: str
+    """What a worse release does."""
     words: Callable[[Bools], str]
-    """Of the runs that are asked for."""
+    """What the runs that are asked for did."""
     bad_n: Bools
     """Runs of the flight that speak against it."""
 
@@ -111,7 +116,7 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     seen: dict[str, Seen] = {}
     for each, stake in zip(measures, stakes_mb[:, at] / [each.weight for each in measures], strict=True):
         if each.name not in seen or stake > seen[each.name].evidence:  # without a better end it is measured both ways
-            seen[each.name] = Seen(each.name, float(stake), each.words(upto_n))
+            seen[each.name] = Seen(each.name, float(stake), each.verb, each.words(upto_n))
     ranked = tuple(sorted(seen.values(), key=lambda one: -one.evidence))
     course = _course(judged, total_b[: at + 1])
     if not len(crossed):
@@ -123,8 +128,9 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     blamed = measures[int(stakes_mb[:, at].argmax())]
     odds = f"{total:,.0f}" if total < 1e6 else f"{total:.0e}"
     sentence = (
-        f"{flight} {blamed.words(upto_n)}. Were it no worse, that much would be seen in one of {odds} flights at most, "
-        f"however often one looks; the limit is one of {needed:g} (betting test on {', '.join(_tested(measures))})."
+        f"{flight} {blamed.verb}: {blamed.words(upto_n)}. Were it no worse, that much would be seen in one of {odds} "
+        f"flights at most, however often one looks; the limit is one of {needed:g} (betting test on "
+        f"{', '.join(_tested(measures))})."
     )
     bad = np.flatnonzero(blamed.bad_n & upto_n)
     first_bad_s = judged.runs[bad[0] if len(bad) else 0].ended_s
@@ -145,34 +151,32 @@ def _tested(measures: Sequence[Measure]) -> list[str]:
     return [*named, f"{len(numbers)} numbers"] if numbers else named
 
 
-def words_of_events(verb: str, judged: Judged, happened_n: Bools, counts_n: Bools) -> Callable[[Bools], str]:
+def words_of_events(judged: Judged, happened_n: Bools, counts_n: Bools) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         ours_n, theirs_n = upto_n & counts_n & judged.is_flight_n, upto_n & counts_n & ~judged.is_flight_n
         (a, b), (c, d) = ((int((happened_n & side).sum()), int(side.sum())) for side in (ours_n, theirs_n))
-        return f"{verb}: {a} of {b} runs ({_part(a, b)}), {judged.names[1]} {c} of {d} ({_part(c, d)}) in the same time"
+        return f"{a} of {b} runs ({_part(a, b)}), {judged.names[1]} {c} of {d} ({_part(c, d)}) in the same time"
 
     return words
 
 
-def words_of_values(verb: str, judged: Judged, value_n: F64, unit: str) -> Callable[[Bools], str]:
+def words_of_values(judged: Judged, value_n: F64, unit: str) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         there_n = upto_n & np.isfinite(value_n)
         ours, theirs = value_n[there_n & judged.is_flight_n], value_n[there_n & ~judged.is_flight_n]
         return (
-            f"{verb}: {_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} "
+            f"{_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} "
             f"{_middle(theirs)}{unit} of {len(theirs)} in the same time"
         )
 
     return words
 
 
-def words_of_pairs(verb: str, judged: Judged, is_worse_n: Bools) -> Callable[[Bools], str]:
+def words_of_pairs(judged: Judged, is_worse_n: Bools) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         a, b = (int((is_worse_n & upto_n & side).sum()) for side in (judged.is_flight_n, ~judged.is_flight_n))
         scans = int((upto_n & judged.is_flight_n).sum())
-        return (
-            f"{verb} where {judged.names[1]} does not, for the same scan: {a} of {scans} scans, the other way round {b}"
-        )
+        return f"{a} of {scans} scans, the other way round {b}"
 
     return words
 

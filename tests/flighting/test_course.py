@@ -15,7 +15,8 @@ def test_it_ends_where_the_verdict_is_and_only_its_last_point_reaches_what_ends_
     *before, last = verdict.course
     assert last.evidence == verdict.evidence >= verdict.needed > max(point.evidence for point in before)
     assert [point.runs for point in verdict.course] == sorted({point.runs for point in verdict.course})
-    assert verdict.measures[0].measure == "failures" and verdict.measures[0].words in verdict.sentence
+    most = verdict.measures[0]
+    assert most.measure == "failures" and f"{most.verb}: {most.words}. " in verdict.sentence
 
 
 def test_what_is_known_of_it_never_changes_as_more_runs_end():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from geomagic_dagster.flighting.course import Course
 
 WIDTH, HEIGHT = 640, 220
-LEFT, RIGHT, TOP, BOTTOM = 54, 12, 14, 26
+LEFT, RIGHT, TOP, BOTTOM = 78, 12, 14, 30
 LOWEST, HIGHEST = 0.01, 10.0
 """What is drawn at least of the height: down to so much, and up to so many times what ends a flight, is cut off."""
 
