@@ -28,7 +28,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -51,6 +50,7 @@ from geomagic_dagster.jobs.inbox import (
     is_upload,
     look_at,
     move_to_free,
+    names_like,
     run_key,
     scan_name,
     why_not_whole,
@@ -182,7 +182,7 @@ class Intake:
 
     def _place(self, part: Path, name: str, claims: ExitStack) -> str:
         """Moves an upload into the inbox under this name or one like it, which neither an upload nor a run has."""
-        for free in _names_like(name):
+        for free in names_like(name):
             if free != name:
                 claims.enter_context(claimed(self.inbox, free))
             if self._run_of({UPLOAD_TAG: free}) is None and move_to_free(part, self.inbox / free):
@@ -249,14 +249,6 @@ def checked_name(name: str) -> str:
             status=400,
         )
     return name
-
-
-def _names_like(name: str) -> Iterator[str]:
-    """room.zip, room-2.zip, room-3.zip, ..."""
-    yield name
-    stem = scan_name(name)
-    for number in count(2):
-        yield f"{stem}-{number}{name[len(stem) :]}"
 
 
 def _looks_like_upload(path: Path) -> bool:
