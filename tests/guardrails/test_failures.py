@@ -7,8 +7,10 @@ import logging
 import pickle
 import re
 import signal
+import sqlite3
 
 import pytest
+import sqlalchemy.exc
 from dagster import Failure
 
 from geomagic_dagster.cv.containers import ImageUnreadable
@@ -38,6 +40,10 @@ def raised_by_a_remote_store() -> Exception:
     return module("Could not connect to the endpoint URL")
 
 
+def locked_database() -> Exception:
+    return sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+
 FAILURES = [
     (ScanRejected("depth", expected="depth images", received="none", do="Scan again."), "permanent", "rejected"),
     (ImageUnreadable(3, "an empty file"), "permanent", "rejected"),
@@ -60,6 +66,7 @@ FAILURES = [
     (OSError(errno.EIO, "Input/output error"), "passing", "unreachable"),
     (ConnectionResetError(104, "Connection reset by peer"), "passing", "unreachable"),
     (TimeoutError("the storage did not answer"), "passing", "unreachable"),
+    (locked_database(), "passing", "unreachable"),
     (
         Unavailable("store", expected="room", received="a full disk", do="Free some.", failure="disk_full"),
         "passing",

@@ -259,7 +259,7 @@ def other_disk(tmp_path):
 
 def visible(folder: Path) -> dict[str, list[str]]:
     """What a sensor or a person takes for uploads, and the files in each."""
-    found = [path for path in folder.glob("[!.]*")] if folder.is_dir() else []
+    found = list(folder.glob("[!.]*")) if folder.is_dir() else []
     return {path.name: sorted(str(file.relative_to(path)) for file in path.rglob("*")) for path in found}
 
 
