@@ -148,6 +148,8 @@ def disk_in_words(place: str, expected: str) -> Iterator[None]:
     """Says in one sentence what a failing disk or network means, and what to do. Raises: Unavailable."""
     try:
         yield
+    except StageTimeout:  # an OSError too, and none of the disk
+        raise
     except OSError as error:
         raise _disk_trouble(error, place, expected) from error
 

@@ -122,6 +122,11 @@ def test_a_full_disk_is_one_sentence():
     )
 
 
+def test_a_deadline_that_passes_while_a_disk_is_read_stays_a_deadline():
+    with pytest.raises(StageTimeout), disk_in_words("artefact mesh/a1", "room to write"):
+        raise StageTimeout("mesh", 240.0, may_pass=False)
+
+
 def first_mistake(_: None, log: logging.Logger) -> None:
     {}[str(id(object()))]
 
