@@ -41,7 +41,7 @@ class StageTimeout(TimeoutError):
         if around:
             left = f", all that was left for {around}"
             do = "Look at what took so long before it, in the run's steps; its own deadline is longer."
-        super().__init__(f"{place}: expected an end within {seconds:g} s{left}; got none, and {how}. {do}")
+        super().__init__(f"{place}: expected an end within {round(seconds, 3):g} s{left}; got none, and {how}. {do}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.place, self.seconds, self.is_hard, self.may_pass, self.around))
@@ -164,6 +164,13 @@ SCAN = Deadline("the scan as a whole", minutes(75), SCAN_METRIC)
 """From the start of a run to its end, all steps and retries in it. The stages' own must fit into it."""
 RUN_S = SCAN.hard_s + minutes(2)
 """After so long Dagster's daemon ends the run itself (tag dagster/max_runtime)."""
+
+
+def weights_deadline() -> Deadline:
+    """For bringing one file of trained weights to this machine: 6 GB at 10 MB a second."""
+    return Deadline("weights", minutes(10), STAGE_METRIC)
+
+
 _seen: dict[str, tuple[float, float]] = {}
 
 

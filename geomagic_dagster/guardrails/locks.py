@@ -14,12 +14,15 @@ from pathlib import Path
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Holds the lock file at `path`; waits while another process, or another thread, holds it."""
+def held(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds the lock file at `path`; waits while another process, or another thread, holds it.
+
+    Raises: BlockingIOError where it is not to wait.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(descriptor)

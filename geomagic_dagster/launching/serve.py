@@ -27,6 +27,7 @@ from typing import Any
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.logs import LogfmtFormatter
 from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
+from geomagic_dagster.launching.addresses import Greeting, Ports
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
 from geomagic_dagster.releases.record import ReleaseError
 from geomagic_dagster.releases.routing import RoutingStore
@@ -39,22 +40,11 @@ STOP_S = 10.0
 READY_S = 120.0
 GATED_PATH = "/dagster"
 """Where Dagster's pages are behind the gate."""
+LONGEST_LINE = 65536
+"""Of what a process says; bars that are drawn anew again and again have no end of line for an hour."""
+GREET_S = 0.5
 LOOK_S = 2.0
 """How often it looks which releases there are, and which of them get uploads."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the installation is to be found."""
-
-    web: int
-    rooms: int
-    intake: int
-    metrics: int
-    console: int | None = None
-    """None: without it."""
-    read_only: int = 3004
-    """The second webserver, for those who may only look; only behind the gate."""
 
 
 def members(
@@ -65,12 +55,14 @@ def members(
     ports: Ports,
     wanted: Callable[[str], bool] = lambda release: True,
     has_gate: bool = False,
+    is_watched: bool = False,
 ) -> tuple[Member, ...]:
     """The table. A new process of the installation is one more entry.
 
     Args:
         wanted: whether a release gets uploads, so that it is kept warm.
         has_gate: whether nginx stands before it (deploy/gate): Dagster's pages then are below /dagster.
+        is_watched: whether a person reads along, for whom the daemon's "nothing new" every 3 s would bury the rest.
     """
     workspace = str(dagster_home / "workspace.yaml")
     table = location_members(locations, sockets, wanted)
@@ -89,7 +81,18 @@ def members(
     table += [
         # The daemon looks every minute by itself.
         Member("webserver", (*web, "-p", str(ports.web)), knows=workspace_of(locations, sockets)),
-        Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
+        Member(
+            "daemon",
+            (
+                python,
+                "-m",
+                "dagster._daemon",
+                "run",
+                "-w",
+                workspace,
+                *(("--log-level", "warning") if is_watched else ()),
+            ),
+        ),
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
@@ -145,6 +148,7 @@ def serve(
     home: Path | None = None,
     routing: RoutingStore | None = None,
     has_gate: bool = False,
+    greeting: Greeting | None = None,
 ) -> None:
     """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP).
 
@@ -154,11 +158,12 @@ def serve(
         home: where releases are installed; default: beside Dagster's folder.
         routing: says which releases are to be kept warm; without it, none is before its first run.
         has_gate: whether nginx stands before it (deploy/gate).
+        greeting: what is said once everything answers.
     """
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:  # short: sockets have short names
         sockets = Path(folder)
         if not processes.is_supported:
-            print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly", file=sys.stderr)
+            _print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly")
         wanted = _Wanted(routing)
         said: list[Any] = []
 
@@ -166,20 +171,32 @@ def serve(
             """The table, where it is another one than the last time."""
             try:
                 found = installed_locations(workspace, home or dagster_home.parent)
-            except ReleaseError as error:
+            except (ReleaseError, OSError) as error:  # a list that somebody is editing, a disk that fails
                 if not said:
                     raise
-                print(error, file=sys.stderr, flush=True)
+                _print(str(error))
                 return None
             if said == [found]:
                 return None
+            try:
+                write_workspace(found[0], dagster_home, sockets)
+            except OSError as error:  # a full disk: the next look tries again
+                if not said:
+                    raise
+                _print(f"{dagster_home}/workspace.yaml: expected to write it; got {error}. Free some space there.")
+                return None
             said[:] = [found]
             for line in found[1]:
-                print(line, file=sys.stderr, flush=True)
-            write_workspace(found[0], dagster_home, sockets)
-            return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate)
+                _print(line)
+            return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate, sys.stderr.isatty())
 
-        Supervisor(look() or (), look).run()
+        Supervisor(look() or (), look, greeting).run()
+
+
+def _print(text: str) -> None:
+    """For a person; nobody may be there any more: a terminal that was closed, a pipe whose other end is gone."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Wanted:
@@ -199,13 +216,19 @@ class _Wanted:
 class Supervisor:
     """Single-threaded, so that what is done between fork and exec is safe."""
 
-    def __init__(self, table: Iterable[Member], look: Callable[[], Iterable[Member] | None] = lambda: None) -> None:
+    def __init__(
+        self,
+        table: Iterable[Member],
+        look: Callable[[], Iterable[Member] | None] = lambda: None,
+        greeting: Greeting | None = None,
+    ) -> None:
         """`look` is asked every few seconds for a table that is another one by now."""
         self.children = [_Child(member) for member in table]
         self.width = max(len(child.member.name) for child in self.children)
         self.selector = selectors.DefaultSelector()
         self.is_stopping = False
         self._look, self._looked_s = look, time.monotonic()
+        self._greeting, self._greeted_s = greeting, time.monotonic()
 
     def run(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP."""
@@ -220,6 +243,7 @@ class Supervisor:
                 self._pass_on(0.1)
                 self._look_after()
                 self._end_what_is_not_wanted()
+                self._greet()
         finally:
             self._end()
 
@@ -227,8 +251,14 @@ class Supervisor:
         self.is_stopping = True
 
     def say(self, name: str, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{name:<{self.width}} | {line}", file=sys.stderr, flush=True)
+        _print(f"{name:<{self.width}} | {line}")
+
+    def _greet(self) -> None:
+        if self._greeting is None or self._greeting.is_over or time.monotonic() - self._greeted_s < GREET_S:
+            return
+        if words := self._greeting.look():
+            _print(f"\n{words}\n")
+        self._greeted_s = time.monotonic()
 
     def remark(self, name: str, line: str, level: int = logging.INFO) -> None:
         """A line of the supervisor's own, about one of them."""
@@ -240,7 +270,10 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self.children:
             if child.process is None and now_s >= child.start_at_s and child.should_run():
-                self._start(child)
+                try:
+                    self._start(child)
+                except (OSError, subprocess.SubprocessError) as error:  # no memory; a release that is being removed
+                    self._again_later(child, f"expected to start {child.member.command[0]}; got {error}")
             is_ready = child.member.is_ready
             if is_ready and child.process and now_s - child.started_s < READY_S and not is_ready():
                 return
@@ -265,6 +298,8 @@ class Supervisor:
             child: _Child = key.data
             content = os.read(key.fd, 65536)
             *lines, child.rest = (child.rest + content).split(b"\n")
+            if len(child.rest) > LONGEST_LINE or (child.rest and not content):  # last words may have no end of line
+                lines, child.rest = [*lines, child.rest], b""
             for line in lines:
                 self.say(child.member.name, line.decode(errors="replace"))
             if not content:  # its end, and that of whoever inherited its output
@@ -275,17 +310,17 @@ class Supervisor:
         now_s = time.monotonic()
         for child in list(self.children):
             if child.process is not None and (code := child.process.poll()) is not None:
-                lived_s = now_s - child.started_s
-                child.delay_s = (
-                    0.0 if lived_s > WELL_AFTER_S else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
-                )
-                child.process, child.start_at_s = None, now_s + child.delay_s
+                lived_s, child.process = now_s - child.started_s, None
                 if child.told_s is not None:
                     self._ended_as_told(child)
-                    continue
-                said = f"ended with {code} after {lived_s:.0f} s; again in {child.delay_s:g} s"
-                self.remark(child.member.name, said, logging.WARNING)
+                else:
+                    self._again_later(child, f"ended with {code} after {lived_s:.0f} s", lived_s > WELL_AFTER_S)
         self._reap_orphans()
+
+    def _again_later(self, child: _Child, why: str, at_once: bool = False) -> None:
+        child.delay_s = 0.0 if at_once else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
+        child.start_at_s = time.monotonic() + child.delay_s
+        self.remark(child.member.name, f"{why}; again in {child.delay_s:g} s", logging.WARNING)
 
     def _ended_as_told(self, child: _Child) -> None:
         self.remark(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
