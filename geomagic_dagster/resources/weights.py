@@ -170,10 +170,10 @@ class WeightStore:
         try:
             found = child.call(_fetch_here, (self.url, self.here, digest, of), deadline=deadline, log=log)
         except StageTimeout as error:
-            had_s = f"{round(deadline.seconds, 3):g} s{f', all that was left for {deadline.around}' if deadline.around else ''}"
+            left = f", all that was left for {deadline.around}" if deadline.around else ""
             raise Unavailable(
                 self._place(digest, of),
-                expected=f"all of its bytes within {had_s}",
+                expected=f"all of its bytes within {round(deadline.seconds, 3):g} s{left}",
                 received="a store that did not send them",
                 do="It is tried again; if it stays, look at the store and at the network between.",
                 failure="timeout",
