@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from geomagic_dagster.guardrails.logs import LogfmtFormatter
 from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
 from geomagic_dagster.launching.addresses import Greeting, Ports
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
+from geomagic_dagster.monitoring import supervised
 from geomagic_dagster.releases.record import ReleaseError
 from geomagic_dagster.releases.routing import RoutingStore
 from geomagic_dagster.releases.workspace import locations as installed_locations
@@ -190,7 +192,7 @@ def serve(
                 _print(line)
             return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate, sys.stderr.isatty())
 
-        Supervisor(look() or (), look, greeting).run()
+        Supervisor(look() or (), look, greeting, dagster_home).run()
 
 
 def _print(text: str) -> None:
@@ -221,14 +223,17 @@ class Supervisor:
         table: Iterable[Member],
         look: Callable[[], Iterable[Member] | None] = lambda: None,
         greeting: Greeting | None = None,
+        counted_in: Path | None = None,
     ) -> None:
-        """`look` is asked every few seconds for a table that is another one by now."""
+        """`look` is asked every few seconds for a table that is another one by now; in the folder `counted_in` it is
+        counted how often each process ended by itself, for the exporter."""
         self.children = [_Child(member) for member in table]
         self.width = max(len(child.member.name) for child in self.children)
         self.selector = selectors.DefaultSelector()
         self.is_stopping = False
         self._look, self._looked_s = look, time.monotonic()
         self._greeting, self._greeted_s = greeting, time.monotonic()
+        self._counted_in, self._ends = counted_in, Counter[str]()
 
     def run(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP."""
@@ -236,6 +241,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         if processes.is_supported:
             adopt_orphans()
+        self._count()
         try:
             while not self.is_stopping:
                 self._follow()
@@ -321,6 +327,13 @@ class Supervisor:
         child.delay_s = 0.0 if at_once else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
         child.start_at_s = time.monotonic() + child.delay_s
         self.remark(child.member.name, f"{why}; again in {child.delay_s:g} s", logging.WARNING)
+        self._count(child.member.name)
+
+    def _count(self, *ended: str) -> None:
+        self._ends.update(ended)
+        if self._counted_in is not None:
+            with contextlib.suppress(OSError):  # a full disk; the next one that ends is counted with this one
+                supervised.write(self._counted_in, {each.member.name: 0 for each in self.children} | self._ends)
 
     def _ended_as_told(self, child: _Child) -> None:
         self.remark(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
@@ -346,6 +359,7 @@ class Supervisor:
         leaving = [child for child in self.children if child.is_leaving and child.process]
         self.children = children + leaving
         self.width = max(len(child.member.name) for child in self.children)
+        self._count()
 
     def _end_what_is_not_wanted(self) -> None:
         now_s = time.monotonic()

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -15,21 +17,23 @@ from geomagic_dagster.guardrails import processes
 from geomagic_dagster.jobs.local_run import REPOSITORY
 from geomagic_dagster.launching import serve as serve_module
 from geomagic_dagster.launching.serve import Ports, serve
+from geomagic_dagster.monitoring import supervised
 
 pytestmark = pytest.mark.skipif(not processes.is_supported, reason="the supervisor adopts orphans on Linux only")
 
 SUPERVISE = """
-import sys
+from pathlib import PosixPath
 from geomagic_dagster.launching.locations import Member
 from geomagic_dagster.launching.serve import Supervisor
-Supervisor([Member(name, tuple(command)) for name, command in {members!r}]).run()
+Supervisor([Member(name, tuple(command)) for name, command in {members!r}], counted_in={folder!r}).run()
 """
 NAP = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def supervise(*members: tuple[str, list[str]], **options) -> subprocess.Popen[bytes]:
+def supervise(*members: tuple[str, list[str]], folder: Path | None = None, **options) -> subprocess.Popen[bytes]:
     options.setdefault("stderr", subprocess.PIPE)
-    return subprocess.Popen([sys.executable, "-c", SUPERVISE.format(members=members)], cwd=REPOSITORY, **options)
+    code = SUPERVISE.format(members=members, folder=folder)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, **options)
 
 
 def lines_until(supervisor: subprocess.Popen[bytes], word: str) -> list[str]:
@@ -56,6 +60,26 @@ def test_a_program_that_is_not_there_is_tried_again_and_the_others_go_on():
     lines_until(supervisor, "again in 1 s")
     assert list(processes.descendants(supervisor.pid))
     end(supervisor)
+
+
+def test_what_ends_again_and_again_is_counted_where_the_exporter_sees_it(tmp_path):
+    supervisor = supervise(("fine", NAP), ("brief", [sys.executable, "-c", ""]), folder=tmp_path)
+    lines_until(supervisor, "again in 1 s")
+    deadline = time.monotonic() + 90
+    while "2" not in (told := (tmp_path / supervised.FILE).read_text()):
+        assert time.monotonic() < deadline, told
+        time.sleep(0.02)
+    [family] = supervised.families(tmp_path)
+    assert {sample.labels["process"]: sample.value for sample in family.samples} == {"brief": 2, "fine": 0}
+    end(supervisor)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"ends": 3}', b'{"ends": {"intake": "often"}}'])
+def test_counts_that_are_none_are_said_and_the_page_goes_on(tmp_path, caplog, content):
+    assert list(supervised.families(tmp_path)) == []
+    (tmp_path / supervised.FILE).write_bytes(content)
+    assert list(supervised.families(tmp_path)) == []
+    assert "processes.json: expected what the supervisor wrote; got " in caplog.text
 
 
 def test_last_words_are_said_also_where_their_line_has_no_end():
@@ -103,7 +127,7 @@ def test_a_disk_that_fails_while_it_looks_for_releases_does_not_end_it(tmp_path,
     looks: list = []
 
     class Looking:
-        def __init__(self, table, look, greeting) -> None:
+        def __init__(self, table, look, greeting, counted_in) -> None:
             looks.append(look)
 
         def run(self) -> None:
