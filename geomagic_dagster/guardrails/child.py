@@ -212,7 +212,7 @@ def _end_what_it_started(group: int) -> None:
     """A program that a stage called, or processes that it shared its work out to: nobody else knows of them."""
     if not processes.is_supported:
         return
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(group, 0)  # there is none, as a rule
         ours = os.getsid(0)  # and not a group of somebody else, who has got this number since
         if any(session == ours for session in processes.sessions_in_group(group)):

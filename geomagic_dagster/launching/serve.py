@@ -27,7 +27,7 @@ from typing import Any
 
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.logs import LogfmtFormatter
-from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
+from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent, end_session
 from geomagic_dagster.launching.addresses import Greeting, Ports
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
 from geomagic_dagster.monitoring import supervised
@@ -382,6 +382,7 @@ class Supervisor:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if ended is None or ended.si_pid in own:
                     return
+                end_session(ended.si_pid)  # of a run whose starter was killed before it
                 os.waitpid(ended.si_pid, 0)
 
     def _end(self) -> None:
