@@ -19,7 +19,7 @@ help:  ## list these commands
 run: setup  ## turn a room scan into an AR package: make run [SCAN=path/to/scan]
 	@$(BIN)/geomagic run $(if $(SCAN),"$(SCAN)")
 
-ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=...)
+ui: setup-ui  ## the whole installation (webserver, daemon, warm processes, intake) at http://127.0.0.1:3000 (PORT=... moves all its ports)
 	@$(BIN)/geomagic ui --port $(PORT)
 
 # Tests that make true environments share what they download. Files begin in the order of tests/order.py.

@@ -138,9 +138,11 @@ def _in_a_child(
 
     try:
         with lines_of(request.fields), sorted_failures(request.upload or deadline.name):
+            left_s = scan_remaining_s(context)
             if request.stage is not None and request.stage.weights:  # here, which takes nothing of its deadline
-                places.weights().fetch(wanted_by([request.stage]))
-            deadline = deadline.within(remaining_s(context.run_id, _run_started_s(context)))
+                places.weights().fetch(wanted_by([request.stage]), left_s)
+                left_s = scan_remaining_s(context)
+            deadline = deadline.within(left_s)
             result = child.call(function, request, deadline=deadline, log=context.log, report=report)
             artefact = places.store().find(result.stage, result.identity)
     except Failure as failure:  # Dagster forgets what it says of itself when the step is retried
@@ -151,9 +153,10 @@ def _in_a_child(
     return artefact, result.metadata | limits
 
 
-def _run_started_s(context: OpExecutionContext) -> float | None:
+def scan_remaining_s(context: OpExecutionContext) -> float:
+    """What is left of the scan's deadline in this run."""
     record = context.instance.get_run_record_by_id(context.run_id)
-    return record.start_time if record is not None else None
+    return remaining_s(context.run_id, record.start_time if record is not None else None)
 
 
 def _show(context: OpExecutionContext, step_key: str, sentence: str, said: Mapping[str, Any]) -> None:

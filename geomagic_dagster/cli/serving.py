@@ -17,11 +17,17 @@ app = typer.Typer()
 @app.command()
 def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; there is no login in front of it.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the web page.")] = 3000,
-    rooms_port: Annotated[int, typer.Option(help="Port of the rooms' pages, which Dagster links to.")] = 3001,
-    intake_port: Annotated[int, typer.Option(help="Port that uploads are sent to, on this machine only.")] = 3002,
-    metrics_port: Annotated[int, typer.Option(help="Port that Prometheus asks, on this machine only.")] = 9464,
-    console_port: Annotated[int, typer.Option(help="Port of the console; 0: without it.")] = 3003,
+    port: Annotated[int, typer.Option(help="Port of the web page; the others move as far as it does.")] = 3000,
+    rooms_port: Annotated[int | None, typer.Option(help="Port of the rooms' pages.  [default: 3001]")] = None,
+    intake_port: Annotated[
+        int | None, typer.Option(help="Port that uploads are sent to, on this machine only.  [default: 3002]")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Port that Prometheus asks, on this machine only.  [default: 9464]")
+    ] = None,
+    console_port: Annotated[
+        int | None, typer.Option(help="Port of the console; 0: without it.  [default: 3003]")
+    ] = None,
     workspace: Annotated[
         Path | None, typer.Option(help="The list of code locations; default: workspace.yaml of the checkout.")
     ] = None,
@@ -34,7 +40,16 @@ def ui(
 
     from geomagic_dagster.definitions import home_from, places_from
     from geomagic_dagster.jobs.local_run import REPOSITORY
-    from geomagic_dagster.launching.serve import Ports, gated_environment, serve
+    from geomagic_dagster.launching.addresses import (
+        LET_GO_S,
+        CannotStart,
+        Greeting,
+        addresses_of,
+        only_one,
+        ports_beside,
+        refuse_taken,
+    )
+    from geomagic_dagster.launching.serve import gated_environment, serve
 
     if gate and host != "127.0.0.1":
         print(
@@ -42,31 +57,36 @@ def ui(
             file=sys.stderr,
         )
         raise typer.Exit(2)
-    dagster_home, inbox = homes()
-    inbox.mkdir(parents=True, exist_ok=True)
-    if gate:
-        os.environ.update(gated_environment(gate, port))
-    os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{rooms_port}")
-    os.environ.setdefault("GEOMAGIC_DAGSTER_URL", f"http://{host}:{port}")
-    if console_port and (lacking := console_lacks()):
+    if console_port != 0 and (lacking := console_lacks()):
         print(lacking, file=sys.stderr)
         console_port = 0
-    with DagsterInstance.get():  # its database is made by one process; two that start at once on a new one collide
-        print(
-            f"http://{host}:{port}   rooms: http://{host}:{rooms_port}   "
-            f"uploads: {inbox} or http://127.0.0.1:{intake_port}/scans/NAME"
-            + (f"   console: http://{host}:{console_port}" if console_port else ""),
-            file=sys.stderr,
-        )
-    serve(
-        workspace or REPOSITORY / "workspace.yaml",
-        dagster_home,
-        host,
-        Ports(port, rooms_port, intake_port, metrics_port, console_port or None),
-        home=home_from(os.environ),
-        routing=places_from(os.environ).routing(),
-        has_gate=gate is not None,
-    )
+    dagster_home, inbox = homes()
+    try:
+        ports = ports_beside(port, rooms_port, intake_port, metrics_port, console_port)
+        addresses = addresses_of(host, ports, gate is not None)
+        with only_one(dagster_home) as was_killed:
+            refuse_taken(addresses, LET_GO_S if was_killed else 0.0)
+            inbox.mkdir(parents=True, exist_ok=True)
+            if gate:
+                os.environ.update(gated_environment(gate, port))
+            os.environ.setdefault("GEOMAGIC_ROOMS_URL", f"http://{host}:{ports.rooms}")
+            os.environ.setdefault("GEOMAGIC_DAGSTER_URL", f"http://{host}:{port}")
+            print("starting; the addresses are said as soon as everything answers", file=sys.stderr)
+            with DagsterInstance.get():  # one process makes its database; two at once on a new one collide
+                pass
+            serve(
+                workspace or REPOSITORY / "workspace.yaml",
+                dagster_home,
+                host,
+                ports,
+                home=home_from(os.environ),
+                routing=places_from(os.environ).routing(),
+                has_gate=gate is not None,
+                greeting=Greeting(addresses, inbox, gate),
+            )
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from None
 
 
 @app.command()

@@ -33,7 +33,7 @@ from typing import Any, TypeVar
 
 from geomagic_dagster.cv.stage import StageError, report_progress_to
 from geomagic_dagster.guardrails import processes
-from geomagic_dagster.guardrails.deadlines import Deadline, StageTimeout, hard_deadline, soft_deadline
+from geomagic_dagster.guardrails.deadlines import Deadline, hard_deadline, soft_deadline
 
 T = TypeVar("T")
 Report = Callable[[str, int, int | None], None]
@@ -44,6 +44,10 @@ START_S = 120.0
 """The process has begun by then, also on a busy machine and with all of its imports."""
 LAST_RESORT_S = 5.0
 """So long after the hard deadline the caller kills the process itself: stopped, or waiting for a disk for ever."""
+KILLED_S = 10.0
+"""What was killed is gone by then, but where it waits in the kernel, for a disk or a device that does not answer."""
+EXPIRED = 1
+"""Exit code of a process that its hard deadline ended: that of `faulthandler`."""
 REPORTS_PER_S = 5.0
 MAX_LOG_LINES = 1000
 """Of one call that are handed on; the rest would only fill the event log."""
@@ -142,14 +146,16 @@ def _answer(
     traces: Path,
 ) -> Any:
     last_resort = time.monotonic() + START_S
+    expires_s = last_resort
     memory_mb = 0.0
     while True:
         if connection.poll(0):
             try:
                 kind, *content = connection.recv()
-            except EOFError:  # it died, or is about to
+            except (EOFError, OSError):  # it died, or is about to, perhaps in the middle of a message
                 break
             if kind == "started":
+                expires_s = content[0] + deadline.hard_s
                 last_resort = time.monotonic() + deadline.hard_s + LAST_RESORT_S
             elif kind == "log":
                 log.log(*content)
@@ -169,18 +175,27 @@ def _answer(
         if process.exitcode is not None and not connection.poll(0):
             break
         wait([connection, process.sentinel], timeout=0.5)
-    process.join()
+    process.join(KILLED_S)
     written = traces.read_text(errors="replace")
     if written:
         log.error(f"{deadline.name}: where every thread was when its process ended:\n{written}")
-    if time.monotonic() > last_resort or written.startswith("Timeout ("):
-        raise StageTimeout(deadline.name, deadline.seconds, is_hard=True, may_pass=deadline.may_pass)
+    if process.exitcode is None:
+        log.error(
+            f"{deadline.name}: expected process {process.pid} to end when it was killed; got it there still, since it "
+            "waits for a disk or a device that does not answer. It is left behind. Look at that disk (dmesg)."
+        )
+    has_expired = process.exitcode == EXPIRED and time.monotonic() >= expires_s  # a full disk takes no traces
+    if time.monotonic() > last_resort or has_expired or written.startswith("Timeout ("):
+        raise deadline.expired(is_hard=True)
     raise ChildDied(deadline.name, process.exitcode or 0, memory_mb, written)
 
 
 def _end(process: Any) -> None:
-    """The process is gone when this returns, however it feels about that."""
-    if process.pid is None:
+    """The process is gone when this returns, however it feels about that, and so is what it started.
+
+    But for one that even the kernel cannot end now: whoever waited for it has waited long enough.
+    """
+    if (pid := process.pid) is None:
         return
     if process.exitcode is None:
         process.join(1.0)  # after its answer it has nothing left to do
@@ -188,8 +203,20 @@ def _end(process: Any) -> None:
         if process.exitcode is None:
             end()
             process.join(2.0)
-    process.join()
-    process.close()
+    if process.exitcode is not None:
+        process.close()
+    _end_what_it_started(pid)
+
+
+def _end_what_it_started(group: int) -> None:
+    """A program that a stage called, or processes that it shared its work out to: nobody else knows of them."""
+    if not processes.is_supported:
+        return
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, 0)  # there is none, as a rule
+        ours = os.getsid(0)  # and not a group of somebody else, who has got this number since
+        if any(session == ours for session in processes.sessions_in_group(group)):
+            os.killpg(group, signal.SIGKILL)
 
 
 def _memory_mb(pid: int | None) -> float | None:
@@ -212,6 +239,8 @@ def _serve(
     environment: dict[str, str],
 ) -> None:
     _die_with(parent)
+    if processes.is_supported:
+        os.setpgid(0, 0)  # with whatever it starts, which ends with it
     if dict(os.environ) != environment:  # the server that we are forked off has that of its start
         os.environ.clear()
         os.environ.update(environment)
@@ -227,7 +256,7 @@ def _serve(
     report_progress_to(_throttled(send))
     with open(traces, "w") as file:
         faulthandler.enable(file)  # where it was when it crashed
-        send("started")
+        send("started", time.monotonic())
         try:
             with hard_deadline(deadline, file):
                 with soft_deadline(deadline):
@@ -279,12 +308,11 @@ def _die_with(parent: int) -> None:
 
 
 def _follow(pid: int) -> None:
-    while True:
-        try:
-            os.kill(pid, 0)
-        except OSError:
-            os._exit(1)
-        time.sleep(1.0)
+    with suppress(ProcessLookupError):
+        caller = processes.Process.of(pid)
+        while caller.is_alive():
+            time.sleep(1.0)
+    os._exit(1)
 
 
 def _travelling(error: BaseException) -> BaseException:

@@ -31,20 +31,24 @@ SCAN_METRIC = "geomagic_scan_deadline_headroom_ratio"
 class StageTimeout(TimeoutError):
     """A step did not end within its deadline. `str()` is a sentence with place, expected, received and what to do."""
 
-    def __init__(self, place: str, seconds: float, *, is_hard: bool = False, may_pass: bool = True) -> None:
-        self.place, self.seconds, self.is_hard, self.may_pass = place, seconds, is_hard, may_pass
+    def __init__(
+        self, place: str, seconds: float, *, is_hard: bool = False, may_pass: bool = True, around: str = ""
+    ) -> None:
+        """`around`: whose deadline it was that left so little for this one."""
+        self.place, self.seconds, self.is_hard, self.may_pass, self.around = place, seconds, is_hard, may_pass, around
         how = "it did not even end when told to, and was killed" if is_hard else "it was told to end"
-        super().__init__(
-            f"{place}: expected an end within {seconds:g} s; got none, and {how}. "
-            "Its log shows where it was; if scans like this one need longer, raise timeout= in its file."
-        )
+        left, do = "", "Its log shows where it was; if scans like this one need longer, raise timeout= in its file."
+        if around:
+            left = f", all that was left for {around}"
+            do = "Look at what took so long before it, in the run's steps; its own deadline is longer."
+        super().__init__(f"{place}: expected an end within {round(seconds, 3):g} s{left}; got none, and {how}. {do}")
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (self.place, self.seconds, self.is_hard, self.may_pass))
+        return (_rebuild, (self.place, self.seconds, self.is_hard, self.may_pass, self.around))
 
 
-def _rebuild(place: str, seconds: float, is_hard: bool, may_pass: bool) -> StageTimeout:
-    return StageTimeout(place, seconds, is_hard=is_hard, may_pass=may_pass)
+def _rebuild(place: str, seconds: float, is_hard: bool, may_pass: bool, around: str) -> StageTimeout:
+    return StageTimeout(place, seconds, is_hard=is_hard, may_pass=may_pass, around=around)
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Deadline:
     metric: str
     may_pass: bool = True
     """Whether to try again after it."""
+    around: str = ""
+    """Whose deadline left it less than its own; nothing where it has all of that."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.seconds) and self.seconds > 0):
@@ -79,10 +85,14 @@ class Deadline:
         return self.seconds + self.grace_s
 
     def within(self, remaining_s: float) -> Deadline:
-        """The same, but not longer than what is left of the deadline around it."""
+        """The same, but not longer than what is left for the scan as a whole."""
         if self.seconds <= remaining_s:
             return self
-        return replace(self, seconds=max(remaining_s, 0.001))
+        return replace(self, seconds=max(remaining_s, 0.001), around=SCAN.name)
+
+    def expired(self, *, is_hard: bool = False) -> StageTimeout:
+        """What is raised where it has passed."""
+        return StageTimeout(self.name, self.seconds, is_hard=is_hard, may_pass=self.may_pass, around=self.around)
 
 
 def stage_deadline(stage: Stage) -> Deadline:
@@ -119,7 +129,7 @@ def soft_deadline(deadline: Deadline) -> Iterator[None]:
     """
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("soft_deadline: expected the main thread of a process; got another one. Use child.call.")
-    timeout = StageTimeout(deadline.name, deadline.seconds, may_pass=deadline.may_pass)
+    timeout = deadline.expired()
     has_expired = False
 
     def expire(signum: int, frame: object) -> None:
@@ -154,6 +164,13 @@ SCAN = Deadline("the scan as a whole", minutes(75), SCAN_METRIC)
 """From the start of a run to its end, all steps and retries in it. The stages' own must fit into it."""
 RUN_S = SCAN.hard_s + minutes(2)
 """After so long Dagster's daemon ends the run itself (tag dagster/max_runtime)."""
+
+
+def weights_deadline() -> Deadline:
+    """For bringing one file of trained weights to this machine: 6 GB at 10 MB a second."""
+    return Deadline("weights", minutes(10), STAGE_METRIC)
+
+
 _seen: dict[str, tuple[float, float]] = {}
 
 

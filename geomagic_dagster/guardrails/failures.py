@@ -30,6 +30,14 @@ from geomagic_dagster.guardrails.words import plain
 Kind = Literal["permanent", "passing", "bug"]
 REMOTE = ("botocore.", "aiobotocore.", "aiohttp.", "s3fs.", "gcsfs.", "adlfs.", "urllib3.", "requests.")
 """Modules whose exceptions mean that something on the other end of a wire did not answer as it should."""
+DATABASE = {
+    "sqlite3.OperationalError",
+    "sqlalchemy.exc.OperationalError",
+    "sqlalchemy.exc.InterfaceError",
+    "sqlalchemy.exc.TimeoutError",
+    "dagster_postgres.utils.DagsterPostgresException",
+}
+"""Dagster's own is locked, restarted or out of reach: a step asks it too, and tells it how far it has come."""
 
 
 class Broken(Exception):
@@ -106,6 +114,10 @@ def sort_failure(error: BaseException, place: str) -> Sorted:
         received = f"{type(error).__name__}: {_first_line(text)}"
         do = "It is tried again; if it stays, look at the store and the network."
         return Sorted("passing", "unreachable", f"{place}: expected an answer from the store; got {received}. {do}")
+    if DATABASE & names:
+        do = "It is tried again; if it stays, look at the database and its disk."
+        sentence = f"{place}: expected an answer from Dagster's database; got {_first_line(text)}. {do}"
+        return Sorted("passing", "unreachable", sentence)
     number = _bug_number(error)
     received = text if isinstance(error, CaughtElsewhere) else f"{type(error).__name__}: {_first_line(text)}"
     received = received.rstrip(".") + _line_of_stage(error)
@@ -136,6 +148,8 @@ def disk_in_words(place: str, expected: str) -> Iterator[None]:
     """Says in one sentence what a failing disk or network means, and what to do. Raises: Unavailable."""
     try:
         yield
+    except StageTimeout:  # an OSError too, and none of the disk
+        raise
     except OSError as error:
         raise _disk_trouble(error, place, expected) from error
 

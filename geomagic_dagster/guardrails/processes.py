@@ -70,15 +70,34 @@ def threads() -> tuple[str, ...]:
 def descendants(pid: int) -> Iterator[int]:
     """Children, their children, ...; as far as they can be seen at this moment."""
     parents: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(ProcessLookupError):
-                parents.setdefault(parent_of(int(name)), []).append(int(name))
+    for each, fields in _everybody():
+        parents.setdefault(int(fields[1]), []).append(each)
     waiting = parents.get(pid, [])[:]
     while waiting:
         child = waiting.pop()
         yield child
         waiting += parents.get(child, [])
+
+
+def sessions_in_group(group: int) -> Iterator[int]:
+    """The session of each process of a group, as far as they can be seen at this moment."""
+    yield from (int(fields[3]) for _, fields in _everybody() if int(fields[2]) == group)
+
+
+def in_session(session: int) -> Iterator[int]:
+    """The processes of a session."""
+    yield from (pid for pid, fields in _everybody() if int(fields[3]) == session)
+
+
+def end_session(leader: int) -> None:
+    """Kills what a process left behind that led a session of its own, also what is in other groups by now.
+
+    Nobody else may have waited for the leader: its number would be another's.
+    """
+    for pid in in_session(leader):
+        if pid != leader:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def parent_of(pid: int) -> int:
@@ -100,6 +119,14 @@ def _prctl(option: int, argument: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def _everybody() -> Iterator[tuple[int, list[str]]]:
+    """Every process of this machine, and what /proc says of it."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(ProcessLookupError):
+                yield int(name), _stat(int(name))
 
 
 def _stat(pid: int) -> list[str]:

@@ -36,11 +36,16 @@ def replace_whole(path: Path, content: bytes | Iterable[bytes], mode: int | None
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Returns when the names in a folder are on its disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def _write_beside(path: Path, content: bytes | Iterable[bytes], mode: int | None = None) -> Path:

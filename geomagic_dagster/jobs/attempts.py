@@ -14,9 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dagster import DagsterEventType, DagsterInstance, DagsterRunStatus, RunRecord, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunRecord, RunsFilter
 
 from geomagic_dagster.guardrails.tags import ATTEMPT_TAG, TAKEN_BACK_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.jobs.process_scan import PUBLISH
 
 ALIVE = [DagsterRunStatus.QUEUED, DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 ENDED = [DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED]
@@ -28,7 +29,8 @@ WILL_RETRY_TAG, RETRIED_TAG = "dagster/will_retry", "dagster/auto_retry_run_id"
 
 
 LOOKED_AT = 5
-"""The last runs about an upload; those that ended before they began (TAKEN_BACK_TAG) are no attempt."""
+"""The last runs about an upload; those that ended before they began (TAKEN_BACK_TAG) are no attempt, nor are those of
+single steps that a person executed again and that publish nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,14 @@ def standing(instance: DagsterInstance, name: str, key: str, now_s: float) -> St
     """What is to become of the upload `name`, which `key` tells from another one of the same name."""
     records = instance.get_run_records(RunsFilter(tags={UPLOAD_TAG: name}), limit=LOOKED_AT)
     alive = [record for record in records if record.dagster_run.status in ALIVE]
-    counted = alive or [record for record in records if record.dagster_run.tags.get(TAKEN_BACK_TAG) != "true"]
+    counted = alive or [record for record in records if _is_attempt(record.dagster_run)]
     return _standing(counted[0], key, now_s, instance) if counted else Standing("start")
+
+
+def _is_attempt(run: DagsterRun) -> bool:
+    """Whether it was to publish the upload, and began."""
+    steps = run.step_keys_to_execute or run.resolved_op_selection
+    return run.tags.get(TAKEN_BACK_TAG) != "true" and (not steps or PUBLISH in steps)
 
 
 def wait_s(attempt: int) -> float:

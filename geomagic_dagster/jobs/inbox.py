@@ -17,9 +17,10 @@ import stat
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
@@ -238,9 +239,7 @@ def move_to_done(upload: Path, inbox: Path, done: Path) -> Path | None:
     if not lies_in(upload, inbox):
         return None
     done.mkdir(parents=True, exist_ok=True)
-    place = _free_name(done / upload.name)
-    _move(upload, place)
-    return place
+    return _move(upload, _numbered(done / upload.name))
 
 
 def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | None:
@@ -250,10 +249,15 @@ def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | N
     """
     if not lies_in(upload, inbox):
         return None
-    place = _free_name(folder / upload.name)
-    place.mkdir(parents=True)
-    (place / "reason.txt").write_text(reason + "\n", encoding="utf-8")
-    _move(upload, place / upload.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = next(place for place in _numbered(folder / upload.name) if _made(place))
+    try:
+        (place / "reason.txt").write_text(reason + "\n", encoding="utf-8")
+        _move(upload, [place / upload.name])
+    except BaseException:  # a full disk: it is tried again, and shall not leave a folder each time
+        if not os.path.lexists(place / upload.name):
+            shutil.rmtree(place, ignore_errors=True)
+        raise
     return place
 
 
@@ -268,27 +272,70 @@ def take_back(aside: Path, inbox: Path) -> Path:
             errno.ENOENT, f"expected a folder with one upload and reason.txt; got {len(uploads)} uploads", str(aside)
         )
     inbox.mkdir(parents=True, exist_ok=True)
-    place = _free_name(inbox / uploads[0].name)
-    _move(uploads[0], place)
+    place = _move(uploads[0], (inbox / name for name in names_like(uploads[0].name)))
     shutil.rmtree(aside)
     return place
 
 
-def _free_name(place: Path) -> Path:
-    candidate, count = place, 1
-    while os.path.lexists(candidate):
-        count += 1
-        candidate = place.with_name(f"{place.name}-{count}")
-    return candidate
+def names_like(upload: str) -> Iterator[str]:
+    """room.zip, room-2.zip, room-3.zip, ...: each one still says that it is an archive."""
+    yield upload
+    stem = scan_name(upload)
+    for number in count(2):
+        yield f"{stem}-{number}{upload[len(stem) :]}"
 
 
-def _move(source: Path, target: Path) -> None:
-    """Appears at the target whole, also on another disk."""
-    beside = target.with_name(f".{uuid.uuid4().hex}.partial")
+def _numbered(place: Path) -> Iterator[Path]:
+    """room.zip, room.zip-2, ...: where an upload is only kept, all that belongs to it begins with its whole name."""
+    yield place
+    yield from (place.with_name(f"{place.name}-{number}") for number in count(2))
+
+
+def _made(folder: Path) -> bool:
     try:
-        os.rename(source, target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        shutil.move(source, beside)
-        os.rename(beside, target)
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _move(source: Path, places: Iterable[Path]) -> Path:
+    """Moves to the first of these places where nothing is, and appears there whole.
+
+    Also on another disk: there it is copied, and lies in both for a moment. Whatever is killed when, it never lies in
+    neither, and never half of it in either.
+    """
+    moved = source
+    for place in places:
+        try:
+            is_there = move_to_free(moved, place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            moved = _copy_beside(source, place)
+            is_there = move_to_free(moved, place)
+        if is_there:
+            if moved is not source:
+                _remove_at_once(source)
+            return place
+    raise FileExistsError(errno.EEXIST, "expected nothing there; got something", str(source))
+
+
+def _copy_beside(source: Path, place: Path) -> Path:
+    beside = place.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        shutil.copytree(source, beside, symlinks=True) if source.is_dir() else shutil.copy2(source, beside)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+        raise
+    os.sync()  # the copy is on its disk before the original goes, also where the power fails in between
+    return beside
+
+
+def _remove_at_once(upload: Path) -> None:
+    """First out of sight: half of a folder would be taken for an upload."""
+    gone = upload.with_name(f".{uuid.uuid4().hex}.part")  # swept by the intake where we are killed here
+    gone.mkdir()
+    os.rename(upload, gone / upload.name)
+    shutil.rmtree(gone)

@@ -6,7 +6,6 @@ here: what a person sees of it (cli.py). The run appears in the UI like any othe
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dagster import DagsterInstance, Definitions, ExecuteInProcessResult
 from geomagic_dagster.cv.stage import SOURCE, ScanRejected, refuse_unknown_flags, report_progress_to
 from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, SCAN_TAG
+from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 from geomagic_dagster.resources.weights import WeightsCorrupt, WeightsMissing
 
@@ -55,7 +55,7 @@ def dagster_home(home: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     default, copied = REPOSITORY / "dagster.yaml", folder / "dagster.yaml"
     if default.is_file() and not (copied.exists() and copied.read_bytes() == default.read_bytes()):
-        shutil.copyfile(default, copied)
+        replace_whole(copied, default.read_bytes())  # another process may read it at this moment
     return folder
 
 

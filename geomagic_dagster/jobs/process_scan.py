@@ -31,7 +31,7 @@ from dagster import (
 from pydantic import Field
 
 from geomagic_dagster.assets.settings import settings_form
-from geomagic_dagster.assets.steps import scan_step, stage_step
+from geomagic_dagster.assets.steps import scan_remaining_s, scan_step, stage_step
 from geomagic_dagster.cv.stage import SOURCE, Stage, StageError
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import bug_in, disk_in_words, rejection_in, sorted_failures
@@ -137,7 +137,7 @@ def scan_op(release: str, weights: Mapping[str, str]) -> OpDefinition:
         with sorted_failures(SOURCE):
             begin_run(context, places, release)
             if weights:  # a customer must not wait for ten minutes to learn that one is missing
-                places.weights().fetch(weights)
+                places.weights().fetch(weights, scan_remaining_s(context))
         artefact, metadata = scan_step(Path(config.upload), None, context, places)
         return Output(artefact, metadata=metadata)
 

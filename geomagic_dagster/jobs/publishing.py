@@ -19,11 +19,13 @@ from pathlib import Path
 
 from geomagic_dagster.cv.containers import Files
 from geomagic_dagster.cv.stage import ScanRejected
+from geomagic_dagster.guardrails.locks import held
 from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.releases.installed import made_by
 from geomagic_dagster.resources.store import Artefact
 
 SCHEMA = 1
+LOCK = ".publishing.lock"
 
 
 def publish_package(
@@ -45,9 +47,6 @@ def publish_package(
         raise ScanRejected(
             "name of the scan", expected="a plain name", received=repr(name), do="Give the upload another name."
         )
-    packages.mkdir(parents=True, exist_ok=True)
-    if _upload_published_as(packages, name) not in (None, upload_sha256):
-        name = f"{name}-{upload_sha256[:8]}"
     record = {
         "schema": SCHEMA,
         "run_id": run_id,
@@ -58,8 +57,11 @@ def publish_package(
         "scan": scan.identity,
         "package": package.identity,
     }
-    replace_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
-    _place(package.value.files, packages / name)
+    with held(packages / LOCK):  # room.zip and room.tar at the same moment: each must see the other's name
+        if _upload_published_as(packages, name) not in (None, upload_sha256):
+            name = f"{name}-{upload_sha256[:8]}"
+        replace_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
+        _place(package.value.files, packages / name)
     return packages / name
 
 

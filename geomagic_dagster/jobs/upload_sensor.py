@@ -163,6 +163,9 @@ def look_over(
             seen = look_at(inbox / name, looks, now_s)
         except FileNotFoundError:  # taken away while we looked: it is gone, or still being put together
             continue
+        except OSError as error:  # its owner's alone, a disk that fails: the others shall not wait for it
+            waiting[name] = f"it cannot be read: {error.strerror}"
+            continue
         if not seen.complete:
             waiting[name] = seen.why
         elif is_claimed(inbox, name):  # asked before the runs: who lets go of it has made one
@@ -259,12 +262,18 @@ def upload_sensor(job: JobDefinition, release: str) -> SensorDefinition:
 
         tick = look_over(inbox, cursor, stand, Looks(MAX_LOOKS), now_s=now_s)
         for name, what in tick.over.items():
-            if what.what == "published":
-                move_to_done(inbox / name, inbox, Path(places.done))
-            else:
-                reason = f"{what.why} It was taken up {what.attempt} times; `geomagic inbox retry` takes it up again."
-                moved_to = move_aside(inbox / name, inbox, Path(places.failed), reason)
-                context.log.error(f"{name}: given up, it lies in {moved_to}: {reason}")
+            try:
+                if what.what == "published":
+                    move_to_done(inbox / name, inbox, Path(places.done))
+                else:
+                    reason = (
+                        f"{what.why} It was taken up {what.attempt} times; `geomagic inbox retry` takes it up again."
+                    )
+                    moved_to = move_aside(inbox / name, inbox, Path(places.failed), reason)
+                    context.log.error(f"{name}: given up, it lies in {moved_to}: {reason}")
+            except OSError as error:  # the next tick tries again; the uploads that wait shall not wait for this one
+                context.log.error(f"{name}: expected to move it out of the inbox; got {error}. Look at the disk.")
+                continue
             forget(inbox, ours[name].key)
         if not tick.ready:
             return SensorResult(skip_reason=tick.summary(), cursor=tick.cursor.dumps())

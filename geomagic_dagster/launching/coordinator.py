@@ -12,17 +12,15 @@ starting; for the second case the launcher counts once more, and puts back into 
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._core.errors import DagsterCodeLocationLoadError, DagsterUserCodeUnreachableError
 from dagster._core.launcher import LaunchRunContext
 from dagster._core.run_coordinator import QueuedRunCoordinator, SubmitRunContext
+
+from geomagic_dagster.guardrails.locks import held
 
 log = logging.getLogger("dagster.geomagic.coordinator")
 
@@ -37,7 +35,7 @@ class RoomOrQueue(QueuedRunCoordinator):
         run, instance = context.dagster_run, self._instance
         if run.status != DagsterRunStatus.NOT_STARTED or not self._may_go_at_once(run):
             return super().submit_run(context)
-        with _lock(Path(instance.root_directory) / "launch.lock"):
+        with held(Path(instance.root_directory) / "launch.lock"):
             if _count(instance, [DagsterRunStatus.QUEUED, *IN_PROGRESS]) >= _limit(instance):
                 return super().submit_run(context)
             starting = DagsterEvent(event_type_value=DagsterEventType.PIPELINE_STARTING.value, job_name=run.job_name)
@@ -80,13 +78,3 @@ def _reload(instance: DagsterInstance, run: DagsterRun) -> DagsterRun:
     reloaded = instance.get_run_by_id(run.run_id)
     assert reloaded is not None, f"run {run.run_id} was deleted while it was submitted"
     return reloaded
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -28,7 +28,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
@@ -41,6 +40,7 @@ from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.workspace.context import IWorkspaceProcessContext
 
 from geomagic_dagster.guardrails.tags import RUN_KEY_TAG, UPLOAD_TAG
+from geomagic_dagster.guardrails.whole_files import sync_folder
 from geomagic_dagster.jobs.assignments import Assignment
 from geomagic_dagster.jobs.attempts import ALIVE
 from geomagic_dagster.jobs.inbox import (
@@ -51,6 +51,7 @@ from geomagic_dagster.jobs.inbox import (
     is_upload,
     look_at,
     move_to_free,
+    names_like,
     run_key,
     scan_name,
     why_not_whole,
@@ -83,7 +84,7 @@ class TakenIn:
 
     upload: str
     run_id: str | None
-    """None where no run could be made right now, since the code server does not answer: the sensor will."""
+    """None where no run could be started right now: the sensor will."""
     status: str
     """Of the run, as Dagster calls it: STARTING, QUEUED, ..."""
     is_new: bool = True
@@ -131,6 +132,7 @@ class Intake:
             with self.part() as part:  # another disk: a copy first, which appears in the inbox whole
                 shutil.copytree(path, part / path.name) if path.is_dir() else shutil.copyfile(path, part / path.name)
                 taken = self.take_in(part / path.name, path.name)
+            os.sync()  # the copy is on its disk before the original goes
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             return taken
 
@@ -163,29 +165,38 @@ class Intake:
             self._at("claimed")
             free = self._place(part, name, claims)
             self._at("placed")
-            seen = look_at(self.inbox / free, Looks())
             try:
-                held = Traffic(self.inbox, self._routing, "intake").of(free, run_key(free, seen))
-            except (RoutingUnavailable, OSError) as error:
-                log.warning("%s: no run yet, since its release cannot be decided: %s", free, error)
+                return self._start(free, received)
+            except Exception:  # whoever sent it shall not send it again: it lies there, and the sensor takes it up
+                log.exception("%s: expected its run to start; got this. It lies in the inbox and starts later", free)
                 return TakenIn(free, None, "WAITING")
-            self._at("assigned")
-            try:
-                run = self._make_run(free, seen, held, received)
-            except (*NOT_THERE, DagsterUserCodeUnreachableError) as error:
-                log.warning("%s: no run yet, the sensor of release %s will start it: %s", free, held.release, error)
-                return TakenIn(free, None, "WAITING")
-            self._at("made")
-            run = self.instance.submit_run(run.run_id, self._workspace.create_request_context())
-            self._at("submitted")
-        return TakenIn(free, run.run_id, run.status.value)
+
+    def _start(self, name: str, received: str | None) -> TakenIn:
+        """Starts the run of an upload in the inbox, whose name is claimed."""
+        seen = look_at(self.inbox / name, Looks())
+        try:
+            held = Traffic(self.inbox, self._routing, "intake").of(name, run_key(name, seen))
+        except (RoutingUnavailable, OSError) as error:
+            log.warning("%s: no run yet, since its release cannot be decided: %s", name, error)
+            return TakenIn(name, None, "WAITING")
+        self._at("assigned")
+        try:
+            run = self._make_run(name, seen, held, received)
+        except (*NOT_THERE, DagsterUserCodeUnreachableError) as error:
+            log.warning("%s: no run yet, the sensor of release %s will start it: %s", name, held.release, error)
+            return TakenIn(name, None, "WAITING")
+        self._at("made")
+        run = self.instance.submit_run(run.run_id, self._workspace.create_request_context())
+        self._at("submitted")
+        return TakenIn(name, run.run_id, run.status.value)
 
     def _place(self, part: Path, name: str, claims: ExitStack) -> str:
         """Moves an upload into the inbox under this name or one like it, which neither an upload nor a run has."""
-        for free in _names_like(name):
+        for free in names_like(name):
             if free != name:
                 claims.enter_context(claimed(self.inbox, free))
             if self._run_of({UPLOAD_TAG: free}) is None and move_to_free(part, self.inbox / free):
+                sync_folder(self.inbox)  # what was answered for is there, also where the power fails now
                 return free
         raise AssertionError("names never end")
 
@@ -249,14 +260,6 @@ def checked_name(name: str) -> str:
             status=400,
         )
     return name
-
-
-def _names_like(name: str) -> Iterator[str]:
-    """room.zip, room-2.zip, room-3.zip, ..."""
-    yield name
-    stem = scan_name(name)
-    for number in count(2):
-        yield f"{stem}-{number}{name[len(stem) :]}"
 
 
 def _looks_like_upload(path: Path) -> bool:

@@ -226,7 +226,9 @@ def _protocol() -> Any:
 
 def _write(file: Any, digest: Any, content: bytes, sync: bool = False) -> None:
     digest.update(content)
-    file.write(content)
+    left = memoryview(content)
+    while left:  # a disk that is nearly full takes a part, and says so
+        left = left[file.write(left) :]
     if sync:
         os.fsync(file.fileno())
 

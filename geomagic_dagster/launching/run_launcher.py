@@ -35,6 +35,8 @@ log = logging.getLogger("dagster.geomagic.launcher")
 WORKER_TAG = "geomagic/worker"
 WARM_UP_S = 60.0
 """How long a starter that is being started may take to import everything, on a busy machine."""
+KEPT_BYTES = 20 * 2**20
+"""Of what such a starter and its workers say, and as much again of before."""
 TERMINATE_S = 5.0
 """How long a cancelled worker has until it is killed."""
 
@@ -193,7 +195,10 @@ def _start(path: Path, location: str, origin: JobPythonOrigin) -> subprocess.Pop
     is_ours = repository.executable_path == sys.executable
     env = dict(os.environ) if is_ours else own_environment(os.environ)  # a release sees its own code alone
     log.info("starting a warm process for %s", location)
-    with open(path.with_suffix(".log"), "ab") as output:
+    said = path.with_suffix(".log")
+    if said.exists() and said.stat().st_size > KEPT_BYTES:  # of all runs of this release so far
+        said.replace(said.with_suffix(".log.1"))
+    with open(said, "ab") as output:
         return subprocess.Popen(
             command,
             cwd=getattr(repository.code_pointer, "working_directory", None) or None,

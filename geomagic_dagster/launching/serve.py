@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,10 @@ from typing import Any
 
 from geomagic_dagster.guardrails import processes
 from geomagic_dagster.guardrails.logs import LogfmtFormatter
-from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent
+from geomagic_dagster.guardrails.processes import adopt_orphans, descendants, die_with_parent, end_session
+from geomagic_dagster.launching.addresses import Greeting, Ports
 from geomagic_dagster.launching.locations import Member, location_members, workspace_of, write_workspace
+from geomagic_dagster.monitoring import supervised
 from geomagic_dagster.releases.record import ReleaseError
 from geomagic_dagster.releases.routing import RoutingStore
 from geomagic_dagster.releases.workspace import locations as installed_locations
@@ -39,22 +42,11 @@ STOP_S = 10.0
 READY_S = 120.0
 GATED_PATH = "/dagster"
 """Where Dagster's pages are behind the gate."""
+LONGEST_LINE = 65536
+"""Of what a process says; bars that are drawn anew again and again have no end of line for an hour."""
+GREET_S = 0.5
 LOOK_S = 2.0
 """How often it looks which releases there are, and which of them get uploads."""
-
-
-@dataclass(frozen=True)
-class Ports:
-    """Where the installation is to be found."""
-
-    web: int
-    rooms: int
-    intake: int
-    metrics: int
-    console: int | None = None
-    """None: without it."""
-    read_only: int = 3004
-    """The second webserver, for those who may only look; only behind the gate."""
 
 
 def members(
@@ -65,12 +57,14 @@ def members(
     ports: Ports,
     wanted: Callable[[str], bool] = lambda release: True,
     has_gate: bool = False,
+    is_watched: bool = False,
 ) -> tuple[Member, ...]:
     """The table. A new process of the installation is one more entry.
 
     Args:
         wanted: whether a release gets uploads, so that it is kept warm.
         has_gate: whether nginx stands before it (deploy/gate): Dagster's pages then are below /dagster.
+        is_watched: whether a person reads along, for whom the daemon's "nothing new" every 3 s would bury the rest.
     """
     workspace = str(dagster_home / "workspace.yaml")
     table = location_members(locations, sockets, wanted)
@@ -89,7 +83,18 @@ def members(
     table += [
         # The daemon looks every minute by itself.
         Member("webserver", (*web, "-p", str(ports.web)), knows=workspace_of(locations, sockets)),
-        Member("daemon", (python, "-m", "dagster._daemon", "run", "-w", workspace)),
+        Member(
+            "daemon",
+            (
+                python,
+                "-m",
+                "dagster._daemon",
+                "run",
+                "-w",
+                workspace,
+                *(("--log-level", "warning") if is_watched else ()),
+            ),
+        ),
         Member("intake", (*geomagic, "intake", "--listen", "--port", str(ports.intake))),
         Member("rooms", (*geomagic, "room", "serve", "--host", host, "--port", str(ports.rooms))),
         Member("metrics", (*geomagic, "metrics", "--port", str(ports.metrics))),
@@ -145,6 +150,7 @@ def serve(
     home: Path | None = None,
     routing: RoutingStore | None = None,
     has_gate: bool = False,
+    greeting: Greeting | None = None,
 ) -> None:
     """Runs the installation until it is told to stop (SIGTERM, SIGINT, SIGHUP).
 
@@ -154,11 +160,12 @@ def serve(
         home: where releases are installed; default: beside Dagster's folder.
         routing: says which releases are to be kept warm; without it, none is before its first run.
         has_gate: whether nginx stands before it (deploy/gate).
+        greeting: what is said once everything answers.
     """
     with tempfile.TemporaryDirectory(prefix="geomagic-") as folder:  # short: sockets have short names
         sockets = Path(folder)
         if not processes.is_supported:
-            print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly", file=sys.stderr)
+            _print(f"runs are forked on Linux only, and this is {sys.platform}: they start slowly")
         wanted = _Wanted(routing)
         said: list[Any] = []
 
@@ -166,20 +173,32 @@ def serve(
             """The table, where it is another one than the last time."""
             try:
                 found = installed_locations(workspace, home or dagster_home.parent)
-            except ReleaseError as error:
+            except (ReleaseError, OSError) as error:  # a list that somebody is editing, a disk that fails
                 if not said:
                     raise
-                print(error, file=sys.stderr, flush=True)
+                _print(str(error))
                 return None
             if said == [found]:
                 return None
+            try:
+                write_workspace(found[0], dagster_home, sockets)
+            except OSError as error:  # a full disk: the next look tries again
+                if not said:
+                    raise
+                _print(f"{dagster_home}/workspace.yaml: expected to write it; got {error}. Free some space there.")
+                return None
             said[:] = [found]
             for line in found[1]:
-                print(line, file=sys.stderr, flush=True)
-            write_workspace(found[0], dagster_home, sockets)
-            return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate)
+                _print(line)
+            return members(found[0], dagster_home, sockets, host, ports, wanted, has_gate, sys.stderr.isatty())
 
-        Supervisor(look() or (), look).run()
+        Supervisor(look() or (), look, greeting, dagster_home).run()
+
+
+def _print(text: str) -> None:
+    """For a person; nobody may be there any more: a terminal that was closed, a pipe whose other end is gone."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class _Wanted:
@@ -199,13 +218,22 @@ class _Wanted:
 class Supervisor:
     """Single-threaded, so that what is done between fork and exec is safe."""
 
-    def __init__(self, table: Iterable[Member], look: Callable[[], Iterable[Member] | None] = lambda: None) -> None:
-        """`look` is asked every few seconds for a table that is another one by now."""
+    def __init__(
+        self,
+        table: Iterable[Member],
+        look: Callable[[], Iterable[Member] | None] = lambda: None,
+        greeting: Greeting | None = None,
+        counted_in: Path | None = None,
+    ) -> None:
+        """`look` is asked every few seconds for a table that is another one by now; in the folder `counted_in` it is
+        counted how often each process ended by itself, for the exporter."""
         self.children = [_Child(member) for member in table]
         self.width = max(len(child.member.name) for child in self.children)
         self.selector = selectors.DefaultSelector()
         self.is_stopping = False
         self._look, self._looked_s = look, time.monotonic()
+        self._greeting, self._greeted_s = greeting, time.monotonic()
+        self._counted_in, self._ends = counted_in, Counter[str]()
 
     def run(self) -> None:
         """Until SIGTERM, SIGINT or SIGHUP."""
@@ -213,6 +241,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         if processes.is_supported:
             adopt_orphans()
+        self._count()
         try:
             while not self.is_stopping:
                 self._follow()
@@ -220,6 +249,7 @@ class Supervisor:
                 self._pass_on(0.1)
                 self._look_after()
                 self._end_what_is_not_wanted()
+                self._greet()
         finally:
             self._end()
 
@@ -227,8 +257,14 @@ class Supervisor:
         self.is_stopping = True
 
     def say(self, name: str, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{name:<{self.width}} | {line}", file=sys.stderr, flush=True)
+        _print(f"{name:<{self.width}} | {line}")
+
+    def _greet(self) -> None:
+        if self._greeting is None or self._greeting.is_over or time.monotonic() - self._greeted_s < GREET_S:
+            return
+        if words := self._greeting.look():
+            _print(f"\n{words}\n")
+        self._greeted_s = time.monotonic()
 
     def remark(self, name: str, line: str, level: int = logging.INFO) -> None:
         """A line of the supervisor's own, about one of them."""
@@ -240,7 +276,10 @@ class Supervisor:
         now_s = time.monotonic()
         for child in self.children:
             if child.process is None and now_s >= child.start_at_s and child.should_run():
-                self._start(child)
+                try:
+                    self._start(child)
+                except (OSError, subprocess.SubprocessError) as error:  # no memory; a release that is being removed
+                    self._again_later(child, f"expected to start {child.member.command[0]}; got {error}")
             is_ready = child.member.is_ready
             if is_ready and child.process and now_s - child.started_s < READY_S and not is_ready():
                 return
@@ -265,6 +304,8 @@ class Supervisor:
             child: _Child = key.data
             content = os.read(key.fd, 65536)
             *lines, child.rest = (child.rest + content).split(b"\n")
+            if len(child.rest) > LONGEST_LINE or (child.rest and not content):  # last words may have no end of line
+                lines, child.rest = [*lines, child.rest], b""
             for line in lines:
                 self.say(child.member.name, line.decode(errors="replace"))
             if not content:  # its end, and that of whoever inherited its output
@@ -275,17 +316,24 @@ class Supervisor:
         now_s = time.monotonic()
         for child in list(self.children):
             if child.process is not None and (code := child.process.poll()) is not None:
-                lived_s = now_s - child.started_s
-                child.delay_s = (
-                    0.0 if lived_s > WELL_AFTER_S else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
-                )
-                child.process, child.start_at_s = None, now_s + child.delay_s
+                lived_s, child.process = now_s - child.started_s, None
                 if child.told_s is not None:
                     self._ended_as_told(child)
-                    continue
-                said = f"ended with {code} after {lived_s:.0f} s; again in {child.delay_s:g} s"
-                self.remark(child.member.name, said, logging.WARNING)
+                else:
+                    self._again_later(child, f"ended with {code} after {lived_s:.0f} s", lived_s > WELL_AFTER_S)
         self._reap_orphans()
+
+    def _again_later(self, child: _Child, why: str, at_once: bool = False) -> None:
+        child.delay_s = 0.0 if at_once else min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * child.delay_s))
+        child.start_at_s = time.monotonic() + child.delay_s
+        self.remark(child.member.name, f"{why}; again in {child.delay_s:g} s", logging.WARNING)
+        self._count(child.member.name)
+
+    def _count(self, *ended: str) -> None:
+        self._ends.update(ended)
+        if self._counted_in is not None:
+            with contextlib.suppress(OSError):  # a full disk; the next one that ends is counted with this one
+                supervised.write(self._counted_in, {each.member.name: 0 for each in self.children} | self._ends)
 
     def _ended_as_told(self, child: _Child) -> None:
         self.remark(child.member.name, "ended, since it is not needed now" if child.next is None else "is replaced")
@@ -311,6 +359,7 @@ class Supervisor:
         leaving = [child for child in self.children if child.is_leaving and child.process]
         self.children = children + leaving
         self.width = max(len(child.member.name) for child in self.children)
+        self._count()
 
     def _end_what_is_not_wanted(self) -> None:
         now_s = time.monotonic()
@@ -333,6 +382,7 @@ class Supervisor:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if ended is None or ended.si_pid in own:
                     return
+                end_session(ended.si_pid)  # of a run whose starter was killed before it
                 os.waitpid(ended.si_pid, 0)
 
     def _end(self) -> None:

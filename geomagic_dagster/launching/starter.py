@@ -37,7 +37,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from geomagic_dagster.guardrails.logs import LogfmtFormatter
-from geomagic_dagster.guardrails.processes import Process, threads
+from geomagic_dagster.guardrails.processes import Process, end_session, threads
 from geomagic_dagster.launching.preload import preload
 from geomagic_dagster.releases.environments import is_in_force
 
@@ -228,6 +228,7 @@ class Starter:
             log.warning("run %s: worker %d is killed, since its starter ends", run_id, pid)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
+            end_session(pid)
         for pid in self.workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
@@ -242,9 +243,10 @@ class Starter:
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                code = os.waitstatus_to_exitcode(ended[1])
-                run_id = self.workers.pop(ended[0], "?")
+            while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                end_session(ended.si_pid)  # a worker that was killed: programs that its stages called go on
+                code = os.waitstatus_to_exitcode(os.waitpid(ended.si_pid, 0)[1])
+                run_id = self.workers.pop(ended.si_pid, "?")
                 told = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
                 log.log(logging.INFO if code == 0 else logging.WARNING, "run %s: worker ended, %s", run_id, told)
 

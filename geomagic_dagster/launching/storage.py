@@ -14,12 +14,10 @@ started again, as it would be anyway.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,8 @@ from dagster._serdes import ConfigurableClassData
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import Pool
+
+from geomagic_dagster.guardrails.locks import held
 
 MAX_KEPT = 16
 """Databases with an idle connection; one for each recent run, and three more."""
@@ -43,20 +43,9 @@ class QuickSqliteStorage(DagsterSqliteStorage):
         if not event.contains(Engine, "connect", _set_up):
             event.listen(Engine, "connect", _set_up)
             event.listen(Pool, "checkin", _tell_watchers)
-        with _one_at_a_time(Path(config_value["base_dir"])):
+        # whoever opens the databases first makes them; Dagster fails where two processes do so at once
+        with held(Path(config_value["base_dir"]) / "storage.lock"):
             return cls.from_local(inst_data=inst_data, **config_value)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(base_dir: Path) -> Iterator[None]:
-    """Whoever opens the databases first makes them; Dagster fails where two processes do so at once."""
-    base_dir.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(base_dir / "storage.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 _kept: OrderedDict[str, sqlite3.Connection] = OrderedDict()

@@ -4,7 +4,7 @@ Belongs here: the table of the metrics that come out of the event log, adding to
 Does not belong here: which event adds to which (fold.py), gauges that are read off the machine (surroundings.py).
 
 Labels hold names that stand in code: releases, jobs, steps, numbers, kinds of failure. Whatever else comes is
-counted as `other`: a label never holds the name of a scan or of a person, and every metric has at most
+called `other`: a label never holds the name of a scan or of a person, and every metric has at most
 `MAX_SERIES` sets of labels.
 """
 
@@ -28,7 +28,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.metrics_core import Metric as Family
 
 MAX_SERIES = 2000
-"""Sets of labels of one metric; what comes after them is counted as `other`."""
+"""Sets of labels of one metric. For a new one the one is forgotten to which nothing was added for longest, that of a
+release of long ago: were the new one left out, nobody would be told of a bad release any more."""
 OTHER = "other"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}|")
 
@@ -159,8 +160,10 @@ class Counts:
             if held is None:  # only clean labels are ever held, so that those that are need no look
                 labels = _clean(labels)
                 if labels not in series and len(series) >= MAX_SERIES:
-                    labels = (OTHER,) * len(labels)
+                    del series[next(iter(series))]
                 held = series.setdefault(labels, metric.nothing())
+            if len(series) > MAX_SERIES // 2:
+                series[labels] = series.pop(labels)  # the last one to be forgotten
             if metric.kind == "counter":
                 series[labels] = held + value
             elif metric.kind == "gauge":

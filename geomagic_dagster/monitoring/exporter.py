@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 
 from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.monitoring import state as states
-from geomagic_dagster.monitoring import watcher
+from geomagic_dagster.monitoring import supervised, watcher
 from geomagic_dagster.monitoring.counts import Counts, Key
 from geomagic_dagster.monitoring.event_log import live_run, new_events, new_runs, still_there
 from geomagic_dagster.monitoring.fold import begin, fold, is_over
@@ -139,6 +139,7 @@ class Exporter(Collector):
             yield from counts.families()
             yield from surroundings.families(now_s)
             yield from watcher.families(self.path.with_name(watcher.FILE), now_s)
+            yield from supervised.families(Path(self.instance.root_directory))
 
     def registry(self) -> CollectorRegistry:
         registry = CollectorRegistry()

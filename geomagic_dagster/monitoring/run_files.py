@@ -12,6 +12,7 @@ and are started for a backlog only: the few runs of a working day are read on th
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from geomagic_dagster.monitoring.events import NOTE, READ, TIMES_ONLY, Event, Row, event_of, fields_of
+
+log = logging.getLogger("geomagic.metrics")
 
 READERS = 2
 """Counting takes a third of the time of reading: a third reader would wait for it."""
@@ -78,6 +81,9 @@ def rows_of(file: RunFile) -> list[Row]:
             if "no such table" in str(error):  # Dagster makes the file first and its tables then
                 return []
             raise
+        except sqlite3.DatabaseError as error:  # of a disk that failed: one run shall not hide all the others
+            log.error("%s: expected the events of a run; got %s. None of them is counted. Delete the run.", path, error)
+            return []
 
 
 class Readers:

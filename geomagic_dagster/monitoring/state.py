@@ -9,13 +9,13 @@ was counted is behind the cursor, what is beyond the cursor was not counted.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from geomagic_dagster.guardrails.locks import held
 from geomagic_dagster.monitoring.counts import Counts
 from geomagic_dagster.monitoring.event_log import Seen
 from geomagic_dagster.monitoring.fold import LiveRun
@@ -77,10 +77,9 @@ def only_one(path: Path) -> Iterator[None]:
 
     Raises: CannotStart where another exporter holds it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f"{path.name}.lock"), "a") as lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.enter_context(held(path.with_name(f"{path.name}.lock"), wait=False))
         except BlockingIOError as error:
             raise CannotStart(
                 f"{path}: expected no other exporter on it; got one that is running. "

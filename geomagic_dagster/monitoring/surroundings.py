@@ -108,8 +108,12 @@ class Lookout:
         for entry, changed_s in _entries(Path(self.places.inbox), is_upload):
             known = self.complete.get(entry.name) == changed_s
             if not known and not looks.spent() and time.monotonic() < deadline_s:
-                with suppress(FileNotFoundError):  # taken away while we looked
+                try:
                     known = look_at(Path(entry.path), looks).complete
+                except FileNotFoundError:  # taken away while we looked
+                    pass
+                except OSError:  # nobody can take it up as it is: somebody has to hear of it
+                    known = True
             if known:
                 complete[entry.name] = changed_s
             since["complete" if known else "arriving"].append(changed_s)
@@ -133,6 +137,8 @@ class Lookout:
             found.values["geomagic_daemon_errors"][(daemon.lower(),)] = len(beat.errors or ())
 
     def _sensors(self, found: Surroundings) -> None:
+        """Dagster keeps what it knows of the sensors of a release that was archived: they are late for ever."""
+        there = self._locations()
         for state in self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR):
             data = state.instigator_data
             if not (state.is_running and isinstance(data, SensorInstigatorData)):
@@ -140,8 +146,20 @@ class Lookout:
             ended_s = data.last_tick_timestamp or data.last_sensor_start_timestamp
             if ended_s is not None:
                 location = state.origin.repository_origin.code_location_origin.location_name
+                if there is not None and location not in there:
+                    continue
                 due_s = ended_s + (data.min_interval or 0)
                 found.since["geomagic_sensor_tick_lag_seconds"][(f"{location}/{state.instigator_name}",)] = due_s
+
+    def _locations(self) -> set[str] | None:
+        """The code locations that there are; None where `geomagic ui` does not say so."""
+        import yaml
+
+        try:
+            entries = yaml.safe_load((Path(self.instance.root_directory) / "workspace.yaml").read_bytes())["load_from"]
+            return {target["location_name"] for each in entries for target in each.values()}
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+            return None
 
     def _routing(self, found: Surroundings) -> None:
         try:

@@ -14,6 +14,7 @@ which releases use which (releases/weights.py).
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +26,12 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from geomagic_dagster.cv.stage import Stage
-from geomagic_dagster.guardrails.failures import Broken, disk_in_words
+from geomagic_dagster.guardrails import child
+from geomagic_dagster.guardrails.deadlines import StageTimeout, weights_deadline
+from geomagic_dagster.guardrails.failures import Broken, Unavailable, disk_in_words
 from geomagic_dagster.guardrails.whole_files import PARTIAL, replace_whole
+
+log = logging.getLogger("geomagic.weights")
 
 PREFIX = "sha256:"
 NAME = re.compile(r"[0-9a-f]{64}")
@@ -91,14 +96,18 @@ class WeightStore:
             self._fetch(digest, of)
         return local
 
-    def fetch(self, wanted: Mapping[str, str]) -> None:
+    def fetch(self, wanted: Mapping[str, str], remaining_s: float = float("inf")) -> None:
         """Makes sure that all these digests are on this machine and right; `wanted` says of each who uses it.
 
+        Each file has a deadline of its own, and all together `remaining_s`.
         Raises: as `path`; WeightsMissing names all that are missing.
         """
         missing: list[str] = []
+        until_s = time.monotonic() + remaining_s
         for digest, of in wanted.items():
             try:
+                if not self.is_local:
+                    self._fetch_in_time(digest, of, until_s - time.monotonic())
                 self.path(digest, of)
             except WeightsMissing as error:
                 missing.append(str(error))
@@ -149,6 +158,28 @@ class WeightStore:
 
     # --- how it is done ---------------------------------------------------------------------------
 
+    def _fetch_in_time(self, digest: str, of: str, remaining_s: float) -> None:
+        """Fetches a file that is not here, in a process of its own: a store may fall silent and never say so.
+
+        So it also starts no thread in a process that others are forked off.
+        """
+        local = self.here / _name(digest)
+        if local.is_file() and _is_right(local):
+            return
+        deadline = weights_deadline().within(remaining_s)
+        try:
+            found = child.call(_fetch_here, (self.url, self.here, digest, of), deadline=deadline, log=log)
+        except StageTimeout as error:
+            left = f", all that was left for {deadline.around}" if deadline.around else ""
+            raise Unavailable(
+                self._place(digest, of),
+                expected=f"all of its bytes within {round(deadline.seconds, 3):g} s{left}",
+                received="a store that did not send them",
+                do="It is tried again; if it stays, look at the store and at the network between.",
+                failure="timeout",
+            ) from error
+        _verified[local] = found
+
     def _fetch(self, digest: str, of: str) -> None:
         with self._open(digest, of) as source:
             self._write(self.here / _name(digest), self._as_digest(source, digest, of))
@@ -192,6 +223,12 @@ class WeightStore:
 
     def _remote(self, digest: str) -> str:
         return f"{self._root}/{_name(digest)}"
+
+
+def _fetch_here(asked: tuple[str, Path, str, str], log: logging.Logger) -> tuple[int, ...]:
+    """In a process of its own: the signature of the file, which is here and right then."""
+    url, here, digest, of = asked
+    return _signature(WeightStore(url, here).path(digest, of))
 
 
 def _name(digest: str) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import itertools
 import logging
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -209,6 +212,72 @@ def test_a_thousand_lines_are_handed_on_and_no_more(started, caplog):
     lines = [record.getMessage() for record in caplog.records if "line" in record.getMessage()]
     assert lines[999] == "line 999"
     assert lines[1000:] == ["test: more than 1000 lines; the rest is not kept"]
+
+
+def call_a_program(place: Path, log: logging.Logger) -> None:
+    program = subprocess.Popen(["sleep", "600"])
+    place.write_text(str(program.pid))
+    program.wait()
+
+
+def test_a_program_that_the_function_called_ends_with_it(started, tmp_path):
+    with pytest.raises(StageTimeout):
+        call(call_a_program, tmp_path / "pid", deadline=SHORT_WITH_GRACE, log=LOG)
+    program = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not alive(program))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Process.of(pid).is_alive()
+    except ProcessLookupError:
+        return False
+
+
+def die_in_the_middle_of_a_message(_: None, log: logging.Logger) -> None:
+    for each in gc.get_objects():
+        if type(each) is Connection and not each.closed:
+            os.write(each.fileno(), struct.pack("!i", 100_000) + b"the beginning")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_one_that_is_killed_in_the_middle_of_a_message_is_said_to_be_killed(monkeypatch):
+    monkeypatch.setattr(child, "_has_other_threads", lambda: False)
+    with pytest.raises(ChildDied) as caught:
+        call(die_in_the_middle_of_a_message, None, deadline=LONG, log=LOG)
+    assert caught.value.was_killed
+
+
+def test_a_deadline_is_one_also_where_its_tracebacks_find_no_room(started, monkeypatch):
+    monkeypatch.setattr(child.tempfile, "mkstemp", lambda prefix: (os.open("/dev/full", os.O_RDWR), "/dev/full"))
+    monkeypatch.setattr(Path, "read_text", lambda self, **options: "")
+    monkeypatch.setattr(Path, "unlink", lambda self, **options: None)
+    with pytest.raises(StageTimeout) as caught:
+        call(hold_the_lock, None, deadline=SHORT, log=LOG)
+    assert caught.value.is_hard
+
+
+def stop(place: Path, log: logging.Logger) -> None:
+    place.write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_nobody_waits_for_one_that_even_the_kernel_cannot_end(tmp_path, monkeypatch, caplog):
+    """It waits for a disk that does not answer. Here nobody kills it, which comes to the same."""
+    monkeypatch.setattr(child, "_has_other_threads", lambda: False)
+    for name in ("LAST_RESORT_S", "KILLED_S"):
+        monkeypatch.setattr(child, name, 0.2)
+    with monkeypatch.context() as patch:
+        for way in ("kill", "terminate"):
+            patch.setattr(multiprocessing.process.BaseProcess, way, lambda self: None)
+        patch.setattr(child, "_end_what_it_started", lambda group: None)
+        with pytest.raises(StageTimeout) as caught:
+            call(stop, tmp_path / "pid", deadline=Deadline("nap", 0.2, "geomagic_nap_ratio"), log=LOG)
+    assert caught.value.is_hard
+    pid = int((tmp_path / "pid").read_text())
+    assert f"nap: expected process {pid} to end when it was killed; got it there still" in caplog.text
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: multiprocessing.active_children() == [])
 
 
 def test_nothing_is_left_over_after_any_of_it(started, tmp_path, monkeypatch):

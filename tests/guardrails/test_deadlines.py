@@ -87,6 +87,17 @@ def test_within_another_deadline_never_longer_than_either(seconds, remaining):
     assert 1.0 <= inner.grace_s <= 10.0
 
 
+def test_where_the_scan_has_no_time_left_the_stage_is_not_to_blame():
+    deadline = Deadline("mesh", 240.0, "geomagic_nap")
+    assert deadline.within(1000.0).expired().around == ""
+    error = pickle.loads(pickle.dumps(deadline.within(12.0).expired(is_hard=True)))
+    assert str(error) == (
+        "mesh: expected an end within 12 s, all that was left for the scan as a whole; got none, and it did not even "
+        "end when told to, and was killed. Look at what took so long before it, in the run's steps; its own deadline "
+        "is longer."
+    )
+
+
 def test_what_is_left_of_a_scan_follows_no_clock_that_is_set(monkeypatch):
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

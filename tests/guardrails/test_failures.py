@@ -7,8 +7,10 @@ import logging
 import pickle
 import re
 import signal
+import sqlite3
 
 import pytest
+import sqlalchemy.exc
 from dagster import Failure
 
 from geomagic_dagster.cv.containers import ImageUnreadable
@@ -38,6 +40,10 @@ def raised_by_a_remote_store() -> Exception:
     return module("Could not connect to the endpoint URL")
 
 
+def locked_database() -> Exception:
+    return sqlalchemy.exc.OperationalError("SELECT 1", {}, sqlite3.OperationalError("database is locked"))
+
+
 FAILURES = [
     (ScanRejected("depth", expected="depth images", received="none", do="Scan again."), "permanent", "rejected"),
     (ImageUnreadable(3, "an empty file"), "permanent", "rejected"),
@@ -60,6 +66,7 @@ FAILURES = [
     (OSError(errno.EIO, "Input/output error"), "passing", "unreachable"),
     (ConnectionResetError(104, "Connection reset by peer"), "passing", "unreachable"),
     (TimeoutError("the storage did not answer"), "passing", "unreachable"),
+    (locked_database(), "passing", "unreachable"),
     (
         Unavailable("store", expected="room", received="a full disk", do="Free some.", failure="disk_full"),
         "passing",
@@ -113,6 +120,11 @@ def test_a_full_disk_is_one_sentence():
         "packages in /p: expected room to write; got a full disk. "
         "Free some space there, or point GEOMAGIC_HOME at a larger disk."
     )
+
+
+def test_a_deadline_that_passes_while_a_disk_is_read_stays_a_deadline():
+    with pytest.raises(StageTimeout), disk_in_words("artefact mesh/a1", "room to write"):
+        raise StageTimeout("mesh", 240.0, may_pass=False)
 
 
 def first_mistake(_: None, log: logging.Logger) -> None:

@@ -29,7 +29,14 @@ def instance():
         yield instance
 
 
-def a_run(instance: DagsterInstance, status: DagsterRunStatus, attempt: int = 1, key: str = KEY, **tags: str):
+def a_run(
+    instance: DagsterInstance,
+    status: DagsterRunStatus,
+    attempt: int = 1,
+    key: str = KEY,
+    steps: list[str] | None = None,
+    **tags: str,
+):
     run = instance.create_run(
         job_name="process_scan",
         run_id=None,
@@ -38,7 +45,7 @@ def a_run(instance: DagsterInstance, status: DagsterRunStatus, attempt: int = 1,
         tags={UPLOAD_TAG: "room.zip", UPLOAD_KEY_TAG: key, ATTEMPT_TAG: str(attempt), **tags},
         root_run_id=None,
         parent_run_id=None,
-        step_keys_to_execute=None,
+        step_keys_to_execute=steps,
         execution_plan_snapshot=None,
         job_snapshot=None,
         parent_job_snapshot=None,
@@ -118,6 +125,23 @@ def test_a_run_that_a_person_canceled_is_not_started_again(instance):
 
 def test_one_whose_package_is_there_leaves_the_inbox(instance):
     a_run(instance, DagsterRunStatus.SUCCESS)
+    assert standing(instance, "room.zip", KEY, time.time()).what == "published"
+
+
+def test_a_step_that_a_person_executed_again_by_itself_publishes_nothing(instance):
+    """Its success would else send the upload to `done` without a package."""
+    a_run(instance, DagsterRunStatus.FAILURE, 2)
+    step = a_run(instance, DagsterRunStatus.SUCCESS, 2, steps=["depth"])
+    later = standing(instance, "room.zip", KEY, time.time() + 60)
+    assert (later.what, later.attempt) == ("start", 3)
+    instance.delete_run(step.run_id)
+    a_run(instance, DagsterRunStatus.STARTED, 2, steps=["depth"])
+    assert standing(instance, "room.zip", KEY, time.time() + 60).what == "busy"
+
+
+def test_from_a_failure_on_it_is_published(instance):
+    a_run(instance, DagsterRunStatus.FAILURE, 2)
+    a_run(instance, DagsterRunStatus.SUCCESS, 2, steps=["mesh", "package", "publish"])
     assert standing(instance, "room.zip", KEY, time.time()).what == "published"
 
 

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter, build_sensor_context
 
 from geomagic_dagster.guardrails.tags import UPLOAD_TAG
 from geomagic_dagster.jobs import inbox as inbox_module
+from geomagic_dagster.jobs import upload_sensor
 from geomagic_dagster.jobs.attempts import Standing
-from geomagic_dagster.jobs.inbox import Looks, Seen, look_at, move_aside, move_to_done
+from geomagic_dagster.jobs.inbox import Looks, Seen, look_at, move_aside, move_to_done, take_back
 from geomagic_dagster.jobs.upload_sensor import MAX_LOOKS, Cursor, look_over
 from tests.toy_stages.installation import Toys
 from tests.toy_stages.scans import write_toy_scan
@@ -243,19 +249,123 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path):
         assert moved.read_text() == expected
 
 
-def test_an_upload_moves_whole_to_another_disk(tmp_path, monkeypatch):
+@pytest.fixture
+def other_disk(tmp_path):
+    if os.stat("/dev/shm").st_dev == tmp_path.stat().st_dev:
+        pytest.skip("one disk is all there is here")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
+def visible(folder: Path) -> dict[str, list[str]]:
+    """What a sensor or a person takes for uploads, and the files in each."""
+    found = list(folder.glob("[!.]*")) if folder.is_dir() else []
+    return {path.name: sorted(str(file.relative_to(path)) for file in path.rglob("*")) for path in found}
+
+
+def test_an_upload_moves_whole_to_another_disk(tmp_path, other_disk):
+    for name in ("room", "room"):
+        upload = write_toy_scan(tmp_path / "inbox" / name)
+        whole = visible(tmp_path / "inbox")["room"]
+        moved = move_to_done(upload, tmp_path / "inbox", other_disk / "done")
+        assert visible(moved.parent)[moved.name] == whole
+        assert list((tmp_path / "inbox").iterdir()) == []
+    assert set(visible(other_disk / "done")) == {"room", "room-2"}
+    (tmp_path / "inbox" / "room.zip").write_text("zip")
+    aside = move_aside(tmp_path / "inbox" / "room.zip", tmp_path / "inbox", other_disk / "failed", "why")
+    assert take_back(aside, tmp_path / "inbox").read_text() == "zip"
+
+
+def killed_at(moment: int, call: Callable[[], object]) -> bool:
+    """Whether a process that made this call was killed before the how manieth thing that it did to a disk."""
+    if (pid := os.fork()) == 0:
+        left = moment
+
+        def hook(event: str, arguments: object) -> None:
+            nonlocal left
+            if event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "shutil.copytree"):
+                left -= 1
+                if left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        call()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def test_whoever_is_killed_on_the_way_to_another_disk_leaves_no_half_and_loses_none(tmp_path, other_disk, monkeypatch):
+    monkeypatch.setattr(inbox_module.os, "sync", lambda: None)  # no power fails here
+    inbox, done = tmp_path / "inbox", other_disk / "done"
+    whole = visible(write_toy_scan(inbox / "room").parent)["room"]
+    moments = 0
+    while killed_at(moments, lambda: move_to_done(inbox / "room", inbox, done)):
+        here, there = visible(inbox), visible(done)
+        assert here or there, moments
+        assert set(map(tuple, [*here.values(), *there.values()])) == {tuple(whole)}, moments
+        shutil.rmtree(done, ignore_errors=True)
+        shutil.rmtree(inbox)
+        write_toy_scan(inbox / "room")
+        moments += 1
+    assert moments > 10
+    assert (visible(inbox), visible(done)) == ({}, {"room": whole})
+
+
+def test_an_upload_that_is_taken_back_stays_an_archive_and_takes_nobodys_place(tmp_path):
+    inbox, aside = tmp_path / "inbox", tmp_path / "failed" / "room.tar.gz"
+    for path in (inbox / "room.tar.gz", aside / "room.tar.gz"):
+        path.parent.mkdir(parents=True)
+        path.write_text(str(path))
+    (aside / "reason.txt").write_text("a bug")
+    assert take_back(aside, inbox) == inbox / "room-2.tar.gz"
+    assert (inbox / "room.tar.gz").read_text() == str(inbox / "room.tar.gz")
+    assert not aside.exists()
+    assert settled(inbox).strays == ()
+
+
+def test_an_upload_that_cannot_be_put_aside_leaves_no_trail_of_folders(tmp_path, monkeypatch):
     upload = write_toy_scan(tmp_path / "inbox" / "room")
-    real = os.rename
+    monkeypatch.setattr(inbox_module, "move_to_free", Mock(side_effect=OSError(errno.EIO, "Input/output error")))
+    for _ in range(3):
+        with pytest.raises(OSError, match="Input/output"):
+            move_aside(upload, tmp_path / "inbox", tmp_path / "failed", "why")
+    assert list((tmp_path / "failed").iterdir()) == []
+    assert upload.is_dir()
 
-    def rename(source, target):
-        if "inbox" in str(source):
-            raise OSError(18, "Invalid cross-device link")
-        real(source, target)
 
-    monkeypatch.setattr(inbox_module.os, "rename", rename)
-    moved = move_to_done(upload, tmp_path / "inbox", tmp_path / "done")
-    assert (moved / "scan.json").is_file()
-    assert not upload.exists()
+# --- one that is trouble does not hold up the others -----------------------------------------------
+
+
+def test_an_upload_that_nobody_may_read_waits_in_words_and_the_others_are_taken(tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        write_toy_scan(tmp_path / name)
+    real = upload_sensor.look_at
+
+    def look_at(path, *rest):
+        if path.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *rest)
+
+    monkeypatch.setattr(upload_sensor, "look_at", look_at)
+    tick = settled(tmp_path)
+    assert set(tick.ready) == {"a", "c"}
+    assert tick.waiting == {"b": "it cannot be read: Permission denied"}
+
+
+def test_an_upload_that_cannot_be_moved_away_does_not_keep_the_others_from_being_taken(tmp_path, monkeypatch):
+    toys = Toys(tmp_path)
+    for name in ("over", "new"):
+        (write_toy_scan(toys.inbox / name) / "upload.complete").touch()
+    monkeypatch.setattr(
+        upload_sensor, "standing", lambda _, name, *rest: Standing("published" if name == "over" else "start")
+    )
+    monkeypatch.setattr(upload_sensor, "move_to_done", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    with DagsterInstance.ephemeral() as instance:
+        context = build_sensor_context(instance, resources={"places": toys.places}, definitions=toys.defs)
+        with context:
+            [request] = toys.defs.resolve_sensor_def("upload_sensor").evaluate_tick(context).run_requests
+    assert request.tags[UPLOAD_TAG] == "new"
+    assert (toys.inbox / "over").exists()
 
 
 # --- with Dagster's own daemon ---------------------------------------------------------------------

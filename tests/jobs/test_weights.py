@@ -8,12 +8,16 @@ import os
 import re
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance
 
 from geomagic_dagster.cv.stage import StageError
+from geomagic_dagster.guardrails import deadlines
+from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.releases.dark_check import Interpreter, compare, interpreter
 from geomagic_dagster.releases.digest import digest_scan
 from geomagic_dagster.resources.reuse import trusted
@@ -225,11 +229,11 @@ def test_a_store_that_is_away_is_asked_again_and_the_run_goes_on(far, instance, 
     asked = []
     fetch = WeightStore.fetch
 
-    def back_the_second_time(self, wanted):
+    def back_the_second_time(self, wanted, *rest):
         asked.append(wanted)
         if len(asked) == 2:
             away.unlink()
-        fetch(self, wanted)
+        fetch(self, wanted, *rest)
 
     monkeypatch.setattr(WeightStore, "fetch", back_the_second_time)
     result = toys.process(write_toy_scan(toys.inbox / "toy"), instance)
@@ -247,6 +251,35 @@ def test_a_store_that_stays_away_is_a_passing_failure(far, instance, calls):
     assert (kind, word, retries(result, "scan"), calls.read_text()) == ("passing", "unreachable", 2, "")
     assert "stage guess, weights net (sha256:" in sentence and "connection refused" in sentence
     assert upload.exists()
+
+
+def test_a_store_that_falls_silent_is_waited_for_no_longer_than_its_deadline(far, instance, calls, monkeypatch):
+    toys, _ = far
+
+    def say_nothing(self, digest, of):
+        time.sleep(600)
+
+    monkeypatch.setattr(WeightStore, "_open", say_nothing)
+    short = replace(deadlines.weights_deadline(), seconds=0.5)
+    monkeypatch.setattr("geomagic_dagster.resources.weights.weights_deadline", lambda: short)
+    upload = write_toy_scan(toys.inbox / "toy")
+    result = toys.process(upload, instance)
+    kind, word, sentence = failure(result, "scan")
+    assert (kind, word, retries(result, "scan"), calls.read_text()) == ("passing", "timeout", 2, "")
+    assert re.fullmatch(
+        r"stage guess, weights net \(sha256:\w+\.\.\. in unreliable://.*\): expected all of its bytes within 0.5 s; "
+        r"got a store that did not send them\. It is tried again; if it stays, look at the store and at the network "
+        r"between\.",
+        sentence,
+    )
+    assert upload.exists()
+    assert list(toys.places.weights().here.glob(".*")) == [], "nothing half is left"
+
+
+def test_the_deadline_of_the_scan_holds_around_that_of_its_weights(far, monkeypatch):
+    monkeypatch.setattr(WeightStore, "_open", lambda self, digest, of: time.sleep(600))
+    with pytest.raises(Unavailable, match=r"within 0.2 s, all that was left for the scan as a whole; got a store"):
+        far[0].places.weights().fetch({"sha256:" + "0" * 64: "stage guess"}, 0.2)
 
 
 # --- beside other releases ------------------------------------------------------------------------

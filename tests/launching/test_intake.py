@@ -14,9 +14,9 @@ import pytest
 
 from geomagic_dagster.jobs import inbox as inbox_module
 from geomagic_dagster.jobs.attempts import Standing
-from geomagic_dagster.jobs.inbox import Looks, claimed, is_claimed, move_to_free, why_not_whole
+from geomagic_dagster.jobs.inbox import Looks, claimed, is_claimed, move_to_free, names_like, why_not_whole
 from geomagic_dagster.jobs.upload_sensor import Cursor, look_over
-from geomagic_dagster.launching.intake import Refused, _names_like, checked_name
+from geomagic_dagster.launching.intake import Refused, checked_name
 from tests.toy_stages.scans import write_toy_scan
 
 
@@ -95,8 +95,8 @@ def test_a_move_never_goes_over_what_is_there(tmp_path, monkeypatch, has_renamea
 
 
 def test_names_go_on_before_the_ending():
-    assert list(islice(_names_like("room.tar.gz"), 3)) == ["room.tar.gz", "room-2.tar.gz", "room-3.tar.gz"]
-    assert list(islice(_names_like("room"), 2)) == ["room", "room-2"]
+    assert list(islice(names_like("room.tar.gz"), 3)) == ["room.tar.gz", "room-2.tar.gz", "room-3.tar.gz"]
+    assert list(islice(names_like("room"), 2)) == ["room", "room-2"]
 
 
 @pytest.mark.parametrize(

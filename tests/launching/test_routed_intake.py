@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import io
 import json
 import logging
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+import sqlalchemy.exc
 from dagster import DagsterInstance, DagsterRunStatus, build_sensor_context
 from dagster._core.remote_origin import InProcessCodeLocationOrigin
 from dagster._core.test_utils import create_test_daemon_workspace_context
@@ -17,6 +21,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 
 from geomagic_dagster.guardrails.tags import FLAGS_TAG, FLIGHT_TAG, RELEASE_TAG, ROUTE_REVISION_TAG, RUN_KEY_TAG
 from geomagic_dagster.launching import intake as intake_module
+from geomagic_dagster.launching import intake_server
 from geomagic_dagster.launching.intake import Intake, Refused
 from geomagic_dagster.launching.intake_server import application
 from geomagic_dagster.releases.routing import RoutingStore
@@ -101,6 +106,36 @@ def test_where_no_table_is_known_the_upload_waits_in_the_inbox(workspace, tmp_pa
     )
     assert (answer.run_id, answer.status) == (None, "WAITING") and (tmp_path / "inbox" / "room").is_dir()
     assert "room: no run yet, since its release cannot be decided" in caplog.text
+
+
+def test_what_lies_in_the_inbox_is_taken_in_whatever_becomes_of_its_run(intake, take_in, instance, monkeypatch, caplog):
+    """Told that it failed, whoever sent it would send it again, and get two packages."""
+    locked = Mock(side_effect=sqlalchemy.exc.OperationalError("INSERT", {}, Exception("database is locked")))
+    monkeypatch.setattr(type(instance), "submit_run", locked)
+    with caplog.at_level(logging.ERROR):
+        answer = take_in("room")
+    assert (answer.upload, answer.run_id, answer.status) == ("room", None, "WAITING")
+    assert "room: expected its run to start; got this. It lies in the inbox" in caplog.text
+    assert "database is locked" in caplog.text
+    assert (intake.inbox / "room").is_dir()
+
+
+def test_what_was_answered_for_is_on_the_disk(take_in, intake, monkeypatch):
+    synced = []
+    monkeypatch.setattr(intake_module, "sync_folder", lambda folder: synced.append(list(folder.glob("[!.]*"))))
+    take_in("room")
+    assert synced == [[intake.inbox / "room"]]
+
+
+def test_a_disk_that_takes_a_part_of_what_it_is_given_gets_the_rest_too():
+    class File(io.BytesIO):
+        def write(self, content) -> int:
+            return super().write(bytes(content[:3]))
+
+    file, digest = File(), hashlib.sha256()
+    intake_server._write(file, digest, b"a whole room")
+    assert file.getvalue() == b"a whole room"
+    assert digest.hexdigest() == hashlib.sha256(b"a whole room").hexdigest()
 
 
 def test_the_sensor_asks_for_the_same_run_that_the_intake_made(intake, routing, instance, tmp_path):

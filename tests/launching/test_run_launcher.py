@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
@@ -13,6 +14,7 @@ from dagster._core.launcher import WorkerStatus
 from dagster._core.test_utils import create_run_for_test
 
 from geomagic_dagster.guardrails import processes
+from geomagic_dagster.launching import run_launcher
 
 pytestmark = pytest.mark.skipif(not processes.is_supported, reason="processes are asked for on Linux only")
 SETTINGS = """telemetry: {enabled: false}
@@ -33,6 +35,16 @@ def begun(instance: DagsterInstance, pid: int | None) -> DagsterRun:
     if pid is not None:
         instance.report_engine_event("Executing steps in process", run, EngineEventData.in_process(pid))
     return run
+
+
+def test_what_a_rare_release_says_is_not_kept_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_launcher, "KEPT_BYTES", 100)
+    monkeypatch.setattr(run_launcher.subprocess, "Popen", lambda *_, stdout, **__: stdout.write(b"x" * 60))
+    repository = SimpleNamespace(code_pointer=SimpleNamespace(module="toys"), executable_path=sys.executable)
+    for _ in range(9):
+        run_launcher._start(tmp_path / "starters" / "1.0.sock", "1.0", SimpleNamespace(repository_origin=repository))
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "starters").iterdir()}
+    assert sizes == {"1.0.log": 60, "1.0.log.1": 120}
 
 
 def test_one_that_lives_is_running(instance):

@@ -143,6 +143,38 @@ def test_there_is_one_of_a_location_and_another_takes_over_when_it_dies(tmp_path
 # --- what it imports ahead ------------------------------------------------------------------------
 
 
+KILLED_WORKER = """
+import os, signal, subprocess, sys, time
+from geomagic_dagster.launching.starter import Starter
+starter = Starter.__new__(Starter)
+read, write = os.pipe()
+if (worker := os.fork()) == 0:
+    os.setsid()
+    program = subprocess.Popen(["sleep", "600"], preexec_fn=os.setpgrp)
+    os.write(write, str(program.pid).encode())
+    signal.pause()
+starter.workers = {worker: "a run"}
+print(os.read(read, 20).decode(), flush=True)
+os.kill(worker, signal.SIGKILL)
+while starter.workers:
+    starter._reap()
+    time.sleep(0.01)
+"""
+
+
+def test_programs_that_a_killed_worker_had_called_end_with_it():
+    done = subprocess.run([sys.executable, "-c", KILLED_WORKER], capture_output=True, text=True, check=True, timeout=90)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if not processes.Process.of(int(done.stdout)).is_alive():
+                return
+        except ProcessLookupError:
+            return
+        assert time.monotonic() < deadline, done.stdout
+        time.sleep(0.02)
+
+
 def test_imports_inside_functions_are_found(tmp_path, monkeypatch):
     package = tmp_path / "late_rooms"
     package.mkdir()

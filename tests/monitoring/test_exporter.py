@@ -14,6 +14,7 @@ import time
 import uuid
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from dagster import DagsterEvent, DagsterEventType, DagsterRunStatus, EventLogEntry
@@ -22,7 +23,8 @@ from dagster._daemon.types import DaemonHeartbeat
 from prometheus_client.parser import text_string_to_metric_families
 
 from geomagic_dagster.guardrails import whole_files
-from geomagic_dagster.monitoring import event_log, events
+from geomagic_dagster.launching.locations import write_workspace
+from geomagic_dagster.monitoring import event_log, events, surroundings
 from geomagic_dagster.monitoring.exporter import Exporter, exporter_of
 from geomagic_dagster.monitoring.run_files import RunFile, rows_of
 from geomagic_dagster.monitoring.state import CannotStart
@@ -324,6 +326,25 @@ def test_inbox_daemons_and_ages(toys, instance, follow):
     assert later > found[("geomagic_daemon_heartbeat_age_seconds", "sensor")], "ages grow though nobody looks"
 
 
+def test_an_upload_that_nobody_may_read_is_one_that_waits(toys, instance, follow, monkeypatch):
+    write_toy_scan(toys.inbox / "locked")
+    exporter = follow(instance, toys)
+    monkeypatch.setattr(surroundings, "look_at", Mock(side_effect=PermissionError(13, "Permission denied")))
+    exporter.look()
+    assert samples(exporter)[("geomagic_inbox_uploads", "complete")] == 1
+
+
+def test_a_run_whose_events_cannot_be_read_hides_no_other_one(toys, instance, follow, caplog):
+    add_run(instance)
+    broken = add_run(instance)
+    file = Path(instance.root_directory) / "history" / "runs" / f"{broken}.db"
+    file.write_bytes(b"of a disk that failed" * 500)
+    exporter = follow(instance, toys)
+    exporter.look()
+    assert [value for key, value in samples(exporter).items() if key[0] == "geomagic_runs_total"] == [1]
+    assert f"{file}: expected the events of a run; got file is not a database. None of them is counted." in caplog.text
+
+
 def test_a_broken_routing_table_is_shown_until_it_is_mended(toys, instance, follow):
     exporter, routing = follow(instance, toys), toys.places.routing()
 
@@ -352,6 +373,18 @@ def test_a_sensor_that_ticked_in_time_has_no_lag_and_later_it_has(toys, instance
     later = SimpleNamespace(time=lambda: time.time() + 1000)
     monkeypatch.setattr("geomagic_dagster.monitoring.exporter.time", later)
     assert 900 < samples(exporter)[("geomagic_sensor_tick_lag_seconds", "latest/upload_sensor")] < 1030
+
+
+def test_the_sensors_of_a_release_that_was_archived_are_not_late(toys, instance, follow, monkeypatch, tmp_path):
+    monkeypatch.setenv("TOY_HOME", str(tmp_path / "home"))
+    toys.inbox.mkdir(parents=True)
+    tick(instance, 0)
+    exporter = follow(instance, toys)
+    entry = {"python_module": {"module_name": "tests.toy_stages.location", "location_name": "latest"}}
+    for locations, is_late in (([entry], True), ([], False)):
+        write_workspace(locations, Path(instance.root_directory), tmp_path)
+        exporter.look()
+        assert (("geomagic_sensor_tick_lag_seconds", "latest/upload_sensor") in samples(exporter)) is is_late
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 99}', b'{"schema": 1}', b"\xff\xfe"])

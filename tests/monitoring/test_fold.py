@@ -148,9 +148,22 @@ def test_labels_hold_no_sentences_and_their_number_is_bounded():
     assert only(counts, "geomagic_steps_total")[0][-1] == OTHER
     assert ("1.0", OTHER) in counts.values["geomagic_stage_duration_seconds"]
     numbers = counts.values["geomagic_stage_number_values"]
-    assert len(numbers) == MAX_SERIES + 1
-    assert numbers[(OTHER,) * 3][0] == 50
+    assert len(numbers) == MAX_SERIES
     assert "Anna" not in json.dumps(counts.to_json())
+
+
+def test_releases_of_long_ago_make_room_for_new_ones_and_those_in_use_stay():
+    counts = Counts()
+    name = "geomagic_run_timeouts_total"
+    for release in range(2 * MAX_SERIES):
+        counts.apply([(name, (f"1.{release}", "process_scan"), 1.0), (name, ("1.0", "process_scan"), 1.0)])
+        if release % 500 == 0:
+            counts = Counts.from_json(json.loads(json.dumps(counts.to_json())))
+    held = counts.values[name]
+    assert len(held) == MAX_SERIES
+    assert held[("1.0", "process_scan")] == 2 * MAX_SERIES + 1
+    assert ("1.1", "process_scan") not in held
+    assert held[(f"1.{2 * MAX_SERIES - 1}", "process_scan")] == 1
 
 
 def test_what_is_no_number_does_not_poison_the_sums():

@@ -42,7 +42,9 @@ def binary(name: str) -> str:
 
 def known_names() -> set[str]:
     watcher = {*GAUGES, *(f"{name}_total" for name in COUNTERS)}
-    names = {*AGES, *VALUES, *watcher, "up"} | {f"{name}{end}" for name in OWN for end in ("", "_total", "_info")}
+    names = {*AGES, *VALUES, *watcher, "geomagic_process_ends_total", "up"} | {
+        f"{name}{end}" for name in OWN for end in ("", "_total", "_info")
+    }
     for metric in METRICS.values():
         ends = ("_bucket", "_count", "_sum") if metric.kind in ("histogram", "summary") else ("",)
         names |= {metric.name + end for end in ends} | {metric.last}
