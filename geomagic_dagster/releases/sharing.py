@@ -8,11 +8,12 @@ Belongs here: linking, and what an environment takes. Does not belong here: what
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def link_shared(environment: Path, others: Sequence[Path]) -> int:
     others = [other for other in others if other != environment]
     for folder, names in _folders(environment):
         inside = folder.relative_to(environment)
-        there = [other / inside for other in others if (other / inside).is_dir()]
+        there = {other / inside: _compiled(other / inside) for other in others if (other / inside).is_dir()}
         for name in names if there else ():
             path = folder / name
             mine = os.lstat(path)
@@ -49,11 +50,11 @@ def link_shared(environment: Path, others: Sequence[Path]) -> int:
                 if twin.st_ino != mine.st_ino:
                     if not filecmp.cmp(path, other / name, shallow=False):
                         continue
-                    _link(other / name, path)
+                    link(other / name, path)
                     freed += mine.st_blocks * 512
-                if name.endswith(".py"):
-                    _link_compiled(other, folder, name.removesuffix(".py"))
                 break
+            if name.endswith(".py"):
+                _link_compiled(path, there)
     return freed
 
 
@@ -85,15 +86,32 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _link(there: Path, here: Path) -> None:
+def link(there: Path, here: Path) -> None:
+    """Makes `here` the same file as `there`, as one step where something else is there."""
     beside = here.with_name(f".{here.name}.linked")
     os.link(there, beside)
     beside.replace(here)
 
 
-def _link_compiled(other: Path, folder: Path, stem: str) -> None:
-    for compiled in (other / "__pycache__").glob(f"{stem}.*{PYC}"):
-        here = folder / "__pycache__" / compiled.name
-        if not here.exists():
-            here.parent.mkdir(exist_ok=True)
-            os.link(compiled, here)
+def _compiled(folder: Path) -> dict[str, list[str]]:
+    """Module -> the files with what was compiled of it, for each version of Python."""
+    found: dict[str, list[str]] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder / "__pycache__"):
+            if name.endswith(PYC):
+                found.setdefault(name.partition(".")[0], []).append(name)
+    return found
+
+
+def _link_compiled(module: Path, there: Mapping[Path, Mapping[str, Sequence[str]]]) -> None:
+    """What other folders have compiled of this very file."""
+    for other, compiled in there.items():
+        names = compiled.get(module.stem, ())
+        if not names or (twin := _stat(other / module.name)) is None or not os.path.samestat(twin, os.lstat(module)):
+            continue
+        for name in names:
+            here = module.parent / "__pycache__" / name
+            if not here.exists():
+                here.parent.mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # it is compiled anew just now
+                    os.link(other / "__pycache__" / name, here)
