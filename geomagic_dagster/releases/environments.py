@@ -28,7 +28,7 @@ from pathlib import Path
 
 from geomagic_dagster.releases import checking, interpreters, sharing, taking, wheels
 from geomagic_dagster.releases.installed import FOLDER
-from geomagic_dagster.releases.libraries import Say, fill_from_wheels, read_environment
+from geomagic_dagster.releases.libraries import Say, fill_from_wheels, have_same, read_environment
 from geomagic_dagster.releases.record import LOCK, MANIFEST, RELEASE, Release, ReleaseError, sha256_of, verify_record
 
 RELEASES, WHEELS, ENV = "releases", "wheels", "env"
@@ -169,7 +169,7 @@ def build(
         own = record / release.wheel
         if not taking.take(own, folder, others):
             wheels.install_own(own, folder / "bin" / "python")
-        sharing.link_shared(folder, others)
+        sharing.link_shared(folder, others, [other for other in others if have_same(sharing.COMPILER, folder, other)])
         usage = sharing.usage(folder)
         say(f"{(usage.total - usage.own) / 1e6:,.0f} MB of it are shared with other releases on this disk")
         at("linked")

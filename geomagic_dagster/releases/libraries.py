@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,8 +81,7 @@ def _from_lock(
     lock: str, folder: Path, tag: str, wheelhouse: Path, others: Sequence[Path], say: Say
 ) -> dict[str, wheels.Wheel]:
     """Installs what a lock says; of what other environments have already, the same wheels."""
-    known = [read_environment(path) for other in others for path in (other / FOLDER).glob(f"environment-{tag}*.json")]
-    wanted = taking.chosen(lock, [{name: each.wheel for name, each in there.items()} for there in known])
+    wanted = taking.chosen(lock, [each for other in others for each in _wheels_in(other, tag)])
     wanted = {name: wheel for name, wheel in wanted.items() if wheel.is_in(wheelhouse)}
     left = _take(wanted, folder, wheelhouse, others, say)
     taken = {name: wheel for name, wheel in wanted.items() if name not in left}
@@ -95,6 +94,19 @@ def _from_lock(
             wheels.fetch(file, wheelhouse, python, say=say)
             installed = wheels.install(file, wheelhouse, python)
     return dict(sorted((taken | installed).items()))
+
+
+def have_same(names: Sequence[str], *environments: Path) -> bool:
+    """Whether environments were made with the same wheels of these libraries."""
+    there = [each for environment in environments for each in _wheels_in(environment)]
+    return len(there) == len(environments) and len({tuple(map(each.get, names)) for each in there}) == 1
+
+
+def _wheels_in(environment: Path, tag: str = "") -> Iterator[dict[str, wheels.Wheel]]:
+    """What an environment was made with, once; nothing where it was made for another platform, or cannot say."""
+    for path in (environment / FOLDER).glob(f"environment-{tag}*.json"):
+        with suppress(ReleaseError):  # a damaged one: nothing is taken from there, and `release verify` says so
+            yield {name: each.wheel for name, each in read_environment(path).items()}
 
 
 def _take(
