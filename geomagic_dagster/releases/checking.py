@@ -67,7 +67,7 @@ def list_of(wheel: Path) -> tuple[str, list[tuple[str, str, str]]]:
     with zipfile.ZipFile(wheel) as archive:
         record = next(each for each in archive.namelist() if each.endswith(".dist-info/RECORD"))
         rows = csv.reader(archive.read(record).decode().splitlines())
-        return record.partition("/")[0], [(path, digest, size) for path, digest, size in rows]
+        return record.partition("/")[0], [(path, digest, size) for path, digest, size, *_ in rows]
 
 
 def wheel_differs(environment: Path, name: str, wheel: Path) -> bool:
