@@ -8,6 +8,9 @@ from django.urls import reverse
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
 from geomagic_dagster.flighting import promote
+from geomagic_dagster.flighting.compare import compare
+from geomagic_dagster.flighting.course import write_course
+from tests.flighting.test_compare import RANGES, uploads
 
 pytestmark = pytest.mark.django_db
 LISTS = ("release", "incident", "stagingtest", "auditentry", "approval")
@@ -37,6 +40,21 @@ def test_every_page_opens_for_a_viewer(as_, approved, people):
         answer = client.get(page)
         assert answer.status_code == 200, page
         assert "Log out" in answer.content.decode(), page
+
+
+def test_the_page_of_a_flight_draws_its_evidence_and_says_what_was_not_compared(as_, approved, people, settings):
+    approved("1.0.0")
+    flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
+    page = reverse("admin:flight", args=[flight])
+    assert "The watcher has not judged it yet." in as_("vera").get(page).content.decode()
+    write_course(settings.HOME / "metrics", flight, compare(uploads(3, share=0.3), RANGES, flight="release <1.0>"))
+    text = as_("vera").get(page).content.decode()
+    assert "release &lt;1.0&gt;: " in text and "no worse so far" in text
+    assert "<polyline points=" in text and "100 ends the flight." in text
+    assert "Measure by measure (9)" in text and "fails more often" in text
+    write_course(settings.HOME / "metrics", flight, compare([], RANGES))
+    text = as_("vera").get(page).content.decode()
+    assert "nothing to compare yet" in text and "<polyline" not in text
 
 
 def test_the_release_page_shows_the_next_step_to_whoever_may_take_it(as_, cut, install):
