@@ -39,7 +39,7 @@ def differences(environment: Path, expected: Mapping[str, str], own: str = "") -
     """
     packages = site_packages(environment)
     found: list[str] = []
-    there = {_normal(path.name.split("-")[0]): path for path in packages.glob("*.dist-info")}
+    there = {normal(path.name.split("-")[0]): path for path in packages.glob("*.dist-info")}
     for name in sorted(expected.keys() - there.keys()):
         found.append(f"{name} is missing")
     for name in sorted(there.keys() - expected.keys() - {own}):
@@ -53,7 +53,7 @@ def differences(environment: Path, expected: Mapping[str, str], own: str = "") -
             file = packages / path
             if not file.is_file():
                 found.append(f"{name}: {path} is missing")
-            elif _digest(file) != digest:
+            elif digest_of(file) != digest:
                 found.append(f"{name}: {path} was changed")
     top = {path.name for path in packages.iterdir()} - {"__pycache__", *(info.name for info in there.values())}
     for name in sorted(top - claimed):
@@ -62,17 +62,22 @@ def differences(environment: Path, expected: Mapping[str, str], own: str = "") -
     return found if more <= 0 else [*found[:SHOWN], f"and {more} more"]
 
 
-def wheel_differs(environment: Path, name: str, wheel: Path) -> bool:
-    """Whether the files of a distribution are not those of its wheel."""
+def list_of(wheel: Path) -> tuple[str, list[tuple[str, str, str]]]:
+    """(name of the folder where it will say what it is, its (path, hash, size) of every file)."""
     with zipfile.ZipFile(wheel) as archive:
         record = next(each for each in archive.namelist() if each.endswith(".dist-info/RECORD"))
         rows = csv.reader(archive.read(record).decode().splitlines())
-        packed = {path: digest.removeprefix("sha256=") for path, digest, *_ in rows if digest}
+        return record.partition("/")[0], [(path, digest, size) for path, digest, size, *_ in rows]
+
+
+def wheel_differs(environment: Path, name: str, wheel: Path) -> bool:
+    """Whether the files of a distribution are not those of its wheel."""
+    packed = {path: digest.removeprefix("sha256=") for path, digest, _ in list_of(wheel)[1] if digest}
     return dict(_rows(_info(site_packages(environment), name))) != packed
 
 
 def _info(packages: Path, name: str) -> Path:
-    return next(path for path in packages.glob("*.dist-info") if _normal(path.name.split("-")[0]) == name)
+    return next(path for path in packages.glob("*.dist-info") if normal(path.name.split("-")[0]) == name)
 
 
 def _rows(info: Path) -> Iterator[tuple[str, str]]:
@@ -84,10 +89,12 @@ def _rows(info: Path) -> Iterator[tuple[str, str]]:
                 yield path, digest.removeprefix("sha256=")
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """As it stands in lists of files."""
     with open(path, "rb") as file:
         return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).rstrip(b"=").decode()
 
 
-def _normal(name: str) -> str:
+def normal(name: str) -> str:
+    """The one spelling of a distribution's name."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -98,7 +98,7 @@ def cut(
         try:
             release, differences = _prove(release, draft, records, environment, old, weights, say, build, home)
             environments.copy_record(draft, environment.folder)
-            environments.check_loads(environment)
+            environments.check_loads(environment, with_libraries=False)
             record = _place(draft, records, old)
             workspace.add(repository / WORKSPACE, version.line)
         except BaseException:

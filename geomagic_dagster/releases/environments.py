@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -23,21 +22,23 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from geomagic_dagster.releases import checking, interpreters, sharing, wheels
+from geomagic_dagster.releases import checking, interpreters, sharing, taking, wheels
 from geomagic_dagster.releases.installed import FOLDER
+from geomagic_dagster.releases.libraries import Say, fill_from_wheels, have_same, read_environment
 from geomagic_dagster.releases.record import LOCK, MANIFEST, RELEASE, Release, ReleaseError, sha256_of, verify_record
 
 RELEASES, WHEELS, ENV = "releases", "wheels", "env"
-SCHEMA = 1
 LEAVE_S = 30.0
 """How long processes of a release that is archived have to end."""
 OWN = "geomagic-dagster"
-DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
-LOADED = "from geomagic_dagster.launching.preload import preload; preload('geomagic_dagster.definitions')"
-Say = Callable[[str], None]
+OTHER_CODE = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
+COMPILED_ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+DEFINITIONS = "geomagic_dagster.definitions"
+LOADED = f"from geomagic_dagster.launching.preload import preload; preload({DEFINITIONS!r})"
 Fill = Callable[[Path, Path, str, str, Path, bool, Say], str]
 
 
@@ -56,8 +57,12 @@ class Environment:
 
 
 def own_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What processes of a release's interpreter may see: nothing that would put other code on their path."""
-    kept = {name: value for name, value in environ.items() if name not in DROPPED}
+    """What processes of a release's interpreter may see: nothing that would put other code on their path.
+
+    What they compile stays in their environment, whatever is said for other Pythons: it is there for the next process,
+    and for the next release (sharing.py), instead of being compiled by each.
+    """
+    kept = {name: value for name, value in environ.items() if name not in (*OTHER_CODE, *COMPILED_ELSEWHERE)}
     return kept | {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
 
 
@@ -156,13 +161,17 @@ def build(
         say(f"making an environment with Python {interpreter.version} ({interpreter.path}) ...")
         _run([interpreter.path, "-m", "venv", "--without-pip", folder], f"a new environment in {folder}")
         at("made")
-        platform = (fill or fill_from_wheels)(
+        others = [*all_environments(home), *share_with]
+        platform = (fill or partial(fill_from_wheels, others=others))(
             folder, record, interpreter.tag, interpreter.version, wheelhouse, record_new, say
         )
         at("filled")
-        wheels.install_own(record / release.wheel, folder / "bin" / "python")
-        freed = sharing.link_shared(folder, [*all_environments(home), *share_with])
-        say(f"{freed / 1e6:,.0f} MB of it are shared with other releases on this disk")
+        own = record / release.wheel
+        if not taking.take(own, folder, others):
+            wheels.install_own(own, folder / "bin" / "python")
+        sharing.link_shared(folder, others, [other for other in others if have_same(sharing.COMPILER, folder, other)])
+        usage = sharing.usage(folder)
+        say(f"{(usage.total - usage.own) / 1e6:,.0f} MB of it are shared with other releases on this disk")
         at("linked")
         copy_record(record, folder)
     except wheels.PipFailed as error:
@@ -174,104 +183,6 @@ def build(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return Environment(folder, release, platform)
-
-
-def fill_from_wheels(
-    folder: Path, record: Path, tag: str, version: str, wheelhouse: Path, record_new: bool, say: Say
-) -> str:
-    """Installs the libraries and writes environment-<platform>.json; returns the platform.
-
-    Where the record knows this platform, exactly the recorded files are taken. Else those that the lock gives here
-    are, and recorded.
-    """
-    python = folder / "bin" / "python"
-    known = [] if record_new else sorted(record.glob(f"environment-{tag}*.json"))
-    failures = []
-    for path in known:
-        there = read_environment(path)
-        requirements = wheels.requirements_of({name: each.wheel for name, each in there.items()})
-        try:
-            _install(requirements, wheelhouse, python, say)
-        except wheels.PipFailed as error:
-            failures.append(f"{path.name}: {error}")
-            continue
-        target = folder / FOLDER / path.name
-        target.parent.mkdir()
-        shutil.copyfile(path, target)
-        if wrong := checking.differences(folder, {name: each.files_sha256 for name, each in there.items()}):
-            raise ReleaseError(
-                path, expected="the files that it records", received="; ".join(wrong), do="Another installer? Tell us."
-            )
-        return path.stem.removeprefix("environment-")
-    if failures:
-        raise ReleaseError(
-            f"{record}, platform {tag}",
-            expected="the very files that the record names, by their sha256",
-            received="\n".join(failures),
-            do="Get these wheels (--wheels FOLDER), or say --record-new to record this machine's builds beside them.",
-        )
-    installed_ = _install((record / LOCK).read_text(), wheelhouse, python, say)
-    variant = "-".join(sorted({each.version.partition("+")[2] for each in installed_.values()} - {""}))
-    platform = f"{tag}-{variant}" if variant else tag
-    while (record / f"environment-{platform}.json").is_file():  # other builds of the same: recorded beside
-        platform += "-again"
-    write_environment(folder, record, platform, version, installed_)
-    return platform
-
-
-def write_environment(
-    folder: Path, record: Path, platform: str, version: str, installed_: Mapping[str, wheels.Wheel]
-) -> None:
-    """Says in an environment what was installed into it."""
-    content = {
-        "schema": SCHEMA,
-        "platform": platform,
-        "python": version,
-        "lock_sha256": sha256_of(record / LOCK),
-        "distributions": {
-            name: asdict(wheel) | {"files_sha256": checking.files_sha256(folder, name)}
-            for name, wheel in installed_.items()
-        },
-    }
-    target = folder / FOLDER / f"environment-{platform}.json"
-    target.parent.mkdir()
-    target.write_text(json.dumps(content, indent=1) + "\n")
-
-
-@dataclass(frozen=True)
-class Distribution:
-    """What an environment's record says of one library."""
-
-    wheel: wheels.Wheel
-    files_sha256: str
-    """Of the list of its files with their hashes, as they lie in an environment."""
-
-
-def read_environment(path: Path) -> dict[str, Distribution]:
-    """Raises: ReleaseError."""
-    try:
-        content = json.loads(path.read_bytes())
-        return {
-            name: Distribution(wheels.Wheel(each["version"], each["file"], each["sha256"]), each["files_sha256"])
-            for name, each in content["distributions"].items()
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ReleaseError(
-            path, expected="the record of an environment", received=repr(error), do="Restore it from git."
-        ) from error
-
-
-def _install(requirements: str, wheelhouse: Path, python: Path, say: Say) -> dict[str, wheels.Wheel]:
-    """From the wheelhouse alone where everything is there; else what is missing is downloaded first."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "requirements.txt"
-        file.write_text(requirements)
-        try:
-            return wheels.install(file, wheelhouse, python)
-        except wheels.PipFailed:
-            say(f"downloading what is missing in {wheelhouse} ...")
-            wheels.fetch(file, wheelhouse, python)
-        return wheels.install(file, wheelhouse, python)
 
 
 def record_platform(environment: Environment, record: Path) -> Path | None:
@@ -305,11 +216,17 @@ def copy_record(record: Path, folder: Path) -> None:
             shutil.copyfile(record / name, folder / FOLDER / name)
 
 
-def check_loads(environment: Environment) -> None:
-    """Imports in the environment all that a run will. Raises: ReleaseError with what the code says."""
+def check_loads(environment: Environment, *, with_libraries: bool = True) -> None:
+    """Imports the release's definitions in the environment, as its code location does.
+
+    Args:
+        with_libraries: also all that a run will import later; not where a scan was just processed in it.
+    Raises: ReleaseError with what the code says.
+    """
     with tempfile.TemporaryDirectory() as home:
         env = own_environment(os.environ) | {"GEOMAGIC_HOME": home}
-        _run([environment.python, "-c", LOADED], f"release {environment.release.version} to load", env)
+        code = LOADED if with_libraries else f"import {DEFINITIONS}"
+        _run([environment.python, "-c", code], f"release {environment.release.version} to load", env)
 
 
 def activate(environment: Environment, home: Path) -> None:

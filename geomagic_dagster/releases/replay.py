@@ -72,7 +72,6 @@ def replay(
     with tempfile.TemporaryDirectory(dir=home, prefix=".replay-") as folder:
         wheelhouse, share = home / environments.RELEASES / environments.WHEELS, environments.all_environments(home)
         environment = build(record, Path(folder), say=say, wheelhouse=wheelhouse, share_with=share)
-        environments.check_loads(environment)
         say(f"processing {scan} under {environment.release.version} ...")
         now = pinned.process(environment, scan, flags, weights_here)
     found = _compare_package(then, files, now) if package is not None else _compare_artefact(then, now)

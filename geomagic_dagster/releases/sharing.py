@@ -8,15 +8,20 @@ Belongs here: linking, and what an environment takes. Does not belong here: what
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import filecmp
 import os
 import stat
+import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PYC = ".pyc"
+PYC, MACHINE_CODE = ".pyc", (".nbi", ".nbc")
+COMPILER = ("numba", "llvmlite", "numpy")
+"""What turns a module of Python into machine code, and decides which."""
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,23 @@ class Usage:
     """What removing it would free: nobody else has these."""
 
 
-def link_shared(environment: Path, others: Sequence[Path]) -> int:
+def link_shared(environment: Path, others: Sequence[Path], same_compiler: Collection[Path] = ()) -> int:
     """Makes a hard link of every file that another environment has at the same place with the same bytes.
 
     With a module goes what the other has compiled of it. Returns the bytes that this freed.
+
+    Args:
+        same_compiler: those of the others whose machine code is what this environment would compile, too.
     """
     freed = 0
     others = [other for other in others if other != environment]
     for folder, names in _folders(environment):
         inside = folder.relative_to(environment)
-        there = [other / inside for other in others if (other / inside).is_dir()]
+        there = {
+            other / inside: _compiled(other / inside, other in same_compiler)
+            for other in others
+            if (other / inside).is_dir()
+        }
         for name in names if there else ():
             path = folder / name
             mine = os.lstat(path)
@@ -49,11 +61,11 @@ def link_shared(environment: Path, others: Sequence[Path]) -> int:
                 if twin.st_ino != mine.st_ino:
                     if not filecmp.cmp(path, other / name, shallow=False):
                         continue
-                    _link(other / name, path)
+                    link(other / name, path)
                     freed += mine.st_blocks * 512
-                if name.endswith(".py"):
-                    _link_compiled(other, folder, name.removesuffix(".py"))
                 break
+            if name.endswith(".py"):
+                _link_compiled(path, there)
     return freed
 
 
@@ -85,15 +97,51 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _link(there: Path, here: Path) -> None:
+def link(there: Path, here: Path) -> None:
+    """Makes `here` the same file as `there`, as one step where something else is there."""
     beside = here.with_name(f".{here.name}.linked")
     os.link(there, beside)
     beside.replace(here)
 
 
-def _link_compiled(other: Path, folder: Path, stem: str) -> None:
-    for compiled in (other / "__pycache__").glob(f"{stem}.*{PYC}"):
-        here = folder / "__pycache__" / compiled.name
-        if not here.exists():
-            here.parent.mkdir(exist_ok=True)
-            os.link(compiled, here)
+def _compiled(folder: Path, with_machine_code: bool) -> dict[str, list[str]]:
+    """Module -> the files with what was compiled of it."""
+    found: dict[str, list[str]] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for name in os.listdir(folder / "__pycache__"):
+            if name.endswith(PYC) or (with_machine_code and name.endswith(MACHINE_CODE)):
+                found.setdefault(name.partition(".")[0], []).append(name)
+    return found
+
+
+def _link_compiled(module: Path, there: Mapping[Path, Mapping[str, Sequence[str]]]) -> None:
+    """What other folders have compiled of this very file; numba's index and what it names from one of them alone."""
+    has_machine_code = False
+    for other, compiled in there.items():
+        names = compiled.get(module.stem, ())
+        if not names or (twin := _stat(other / module.name)) is None or not os.path.samestat(twin, os.lstat(module)):
+            continue
+        if any(name.endswith(MACHINE_CODE) for name in names):
+            if has_machine_code or not _stands_alone(module):
+                names = [name for name in names if name.endswith(PYC)]
+            has_machine_code = True
+        for name in sorted(names):  # an index (.nbi) behind what it names (.nbc)
+            here = module.parent / "__pycache__" / name
+            if not here.exists():
+                here.parent.mkdir(exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # it is compiled anew just now
+                    os.link(other / "__pycache__" / name, here)
+
+
+def _stands_alone(module: Path) -> bool:
+    """Whether machine code of a module hangs on nothing but its own text, the compiler and Python.
+
+    numba looks at that text alone: a constant or function of another module that changed would not be compiled anew.
+    """
+    known = {*COMPILER, *sys.stdlib_module_names}
+    for node in ast.walk(ast.parse(module.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.level or str(node.module).partition(".")[0] not in known):
+            return False
+        if isinstance(node, ast.Import) and any(alias.name.partition(".")[0] not in known for alias in node.names):
+            return False
+    return True

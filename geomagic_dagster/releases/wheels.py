@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -37,9 +38,18 @@ class Wheel:
     file: str
     sha256: str
 
+    def is_in(self, wheelhouse: Path) -> bool:
+        """Whether this very file lies there."""
+        path = wheelhouse / self.file
+        return path.is_file() and sha256_of(path) == self.sha256
 
-def pip(*arguments: str, env: Mapping[str, str] | None = None) -> None:
-    """Raises: PipFailed; ReleaseError where this environment has no pip."""
+
+def pip(*arguments: str, env: Mapping[str, str] | None = None, say: Callable[[str], None] | None = None) -> None:
+    """Raises: PipFailed; ReleaseError where this environment has no pip.
+
+    Args:
+        say: hears what is downloaded, a line for each file.
+    """
     if importlib.util.find_spec("pip") is None:
         raise ReleaseError(
             sys.prefix,
@@ -47,18 +57,24 @@ def pip(*arguments: str, env: Mapping[str, str] | None = None) -> None:
             received="an environment without it",
             do="Put it there: python -m ensurepip.",
         )
-    quiet = ("--disable-pip-version-check", "--no-input", "-qq")
-    done = subprocess.run(
+    quiet = ("--disable-pip-version-check", "--no-input", *(("--progress-bar", "off") if say else ("-qq",)))
+    process = subprocess.Popen(
         [sys.executable, "-m", "pip", *arguments, *quiet],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
         env=dict(os.environ if env is None else env),
         umask=0o022,  # rights of files are written into wheels
-        check=False,
     )
-    if done.returncode != 0:
-        raise PipFailed("\n".join((done.stderr or done.stdout).strip().splitlines()[-SAID_LINES:]))
+    last: deque[str] = deque(maxlen=SAID_LINES)
+    with process:
+        for line in process.stdout or ():
+            last.append(line.rstrip())
+            if say and line.strip().startswith("Downloading "):
+                say(line.strip())
+    if process.returncode != 0:
+        raise PipFailed("\n".join(last).strip())
 
 
 # --- the project's own ----------------------------------------------------------------------------
@@ -109,13 +125,20 @@ def requirements_of(wheels: Mapping[str, Wheel]) -> str:
     return "".join(f"{name}=={each.version} --hash=sha256:{each.sha256}\n" for name, each in sorted(wheels.items()))
 
 
-def fetch(requirements: Path, wheelhouse: Path, python: Path | None = None) -> None:
+def fetch(
+    requirements: Path,
+    wheelhouse: Path,
+    python: Path | None = None,
+    *,
+    say: Callable[[str], None] | None = None,
+) -> None:
     """Downloads what a requirements file names into the wheelhouse; what is there already stays. Raises: PipFailed.
 
     A killed download leaves nothing in the wheelhouse: the files are moved there whole.
 
     Args:
         python: the interpreter that they are for; this one unless said.
+        say: hears what is downloaded.
     """
     wheelhouse.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wheelhouse, prefix=".") as folder:
@@ -123,18 +146,26 @@ def fetch(requirements: Path, wheelhouse: Path, python: Path | None = None) -> N
             *(("--python", str(python)) if python else ()),
             *("wheel", "--requirement", str(requirements)),
             *("--find-links", str(wheelhouse), "--wheel-dir", folder),
+            say=say,
         )
         for path in Path(folder).glob("*.whl"):
             path.replace(wheelhouse / path.name)
 
 
-def install(requirements: Path, wheelhouse: Path, python: Path) -> dict[str, Wheel]:
-    """Installs what a requirements file names from the wheelhouse alone; says what it installed. Raises: PipFailed."""
+def install(requirements: Path, wheelhouse: Path, python: Path, *, with_needs: bool = True) -> dict[str, Wheel]:
+    """Installs what a requirements file names from the wheelhouse alone; says what it installed.
+
+    What is there in that version already stays. Raises: PipFailed.
+
+    Args:
+        with_needs: what these need, too, and only where all of it fits together.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         pip(
             *("--python", str(python), "install", "--no-index", "--no-compile", "--report", str(report)),
             *("--find-links", str(wheelhouse), "--requirement", str(requirements)),
+            *(() if with_needs else ("--no-deps",)),
         )
         installed = json.loads(report.read_bytes())["install"]
     found = {}

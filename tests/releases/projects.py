@@ -22,7 +22,7 @@ from pathlib import Path
 
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.jobs.local_run import REPOSITORY
-from geomagic_dagster.releases import environments, git, pinned, wheels
+from geomagic_dagster.releases import environments, git, libraries, pinned, wheels
 from geomagic_dagster.releases.manifest import compile_manifest, to_json
 from geomagic_dagster.releases.record import LOCK, MANIFEST, Release, read_release, with_hashes, write_release
 
@@ -115,7 +115,7 @@ def borrowing(*own: Path) -> environments.Fill:
         for wheel in own:
             name, number, *_ = wheel.name.split("-")
             installed[name.replace("_", "-")] = wheels.Wheel(number, wheel.name, hashlib.sha256().hexdigest())
-        environments.write_environment(folder, record, tag, version, installed)
+        libraries.write_environment(folder, record, tag, version, installed)
         packages = next(folder.glob("lib/python3*/site-packages"))
         (packages / "borrowed.pth").write_text(f"{HERE}\n")
         return tag

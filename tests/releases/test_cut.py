@@ -263,7 +263,6 @@ def test_a_version_that_a_hotfix_replaced_is_still_the_one_that_is_replayed(rele
         return pinned.Result({"scan": {"identity": "s"}, "package": {"identity": "q"}}, made_now)
 
     monkeypatch.setattr(pinned, "process", process)
-    monkeypatch.setattr(environments, "check_loads", lambda environment: None)
     published = tmp_path / "packages" / "room.run.json"
     done = replay(records, home, "1.0", tmp_path, package=published, build=borrowed_build())
     assert asked == [("1.0.0", ["new_plane_fit"])] and done.version == "1.0.0"

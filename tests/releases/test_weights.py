@@ -134,7 +134,6 @@ def test_a_release_with_weights_is_cut_and_replayed_on_a_machine_whose_store_is_
     Path(tmp_path / "far.away").touch()
     environment = environments.installed(tmp_path / "first", "1.0")
     monkeypatch.setattr(environments, "build", lambda record, home, **options: environment)
-    monkeypatch.setattr(environments, "check_loads", lambda environment: None)
     replayed = replay_of(project, tmp_path, there, monkeypatch)
     assert replayed.differing == () and replayed.same == ("a.npy",)
     shutil.rmtree(there.here)
