@@ -42,13 +42,17 @@ def console(
 def create_user(
     name: Annotated[str, typer.Argument(help="What they log in with.")],
     role: Annotated[
-        list[str] | None, typer.Option(help="researcher, engineer, scientist, operator, viewer; may be repeated.")
+        list[str] | None,
+        typer.Option(help="researcher, engineer, scientist, operator, viewer; may be repeated. sender: for an app."),
     ] = None,
     email: Annotated[str, typer.Option(help="As git knows them: nobody approves what they cut.")] = "",
     admin: Annotated[bool, typer.Option("--admin", help="May make other users.")] = False,
     new_password: Annotated[bool, typer.Option("--new-password", help="Of a user who is there already.")] = False,
 ) -> None:
-    """Make a user, or give one a new password; it is asked for, or read from standard input."""
+    """Make a user, or give one a new password; it is asked for, or read from standard input.
+
+    A sender is an app's or a partner's account: it owns tokens, has no password, and sees no page.
+    """
     from getpass import getpass
 
     with plain_errors():
@@ -59,9 +63,10 @@ def create_user(
         from geomagic_dagster.console.people import CannotMakeUser, make_user, set_password
 
         try:
-            password = getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+            is_app = set(role or []) == {"sender"} and not new_password
+            password = None if is_app else getpass() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
             if new_password:
-                set_password(name, password)
+                set_password(name, password or "")
             else:
                 make_user(name, password, role or [], email=email, is_admin=admin)
         except CannotMakeUser as error:

@@ -33,9 +33,9 @@ class ConsoleSite(AdminSite):
     enable_nav_sidebar = False  # a strip of links at the top does it, also on a phone
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Whoever has a role; what they may do there is a matter of roles.py."""
+        """Whoever may see it; what they may do there is a matter of roles.py."""
         user = request.user
-        return bool(user.is_active and (user.is_superuser or roles.roles_of(user)))
+        return bool(user.is_active and (user.is_superuser or roles.allows(user, "view")))
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:

@@ -80,7 +80,10 @@ class ScanAdmin(ReadOnly):
 class TokenForm(forms.ModelForm):
     """What is asked of whoever makes a token."""
 
-    owner = forms.ModelChoiceField(User.objects.filter(is_active=True), help_text="Whose scans it sends and reads.")
+    owner = forms.ModelChoiceField(
+        User.objects.filter(is_active=True),
+        help_text="Whose scans it sends and reads. For an app or a partner, an account of its own with the role sender.",
+    )
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices, widget=forms.CheckboxSelectMultiple, initial=[Scope.UPLOAD]
     )
@@ -89,6 +92,13 @@ class TokenForm(forms.ModelForm):
     class Meta:
         model = Token
         fields = ("name", "owner")
+
+    def clean(self) -> Any:
+        """No scope that its owner's roles do not reach."""
+        said = super().clean() or {}
+        if said.get("owner") and (problems := tokens.beyond(said["owner"], said.get("scopes", ()))):
+            self.add_error("owner", problems)
+        return said
 
 
 @admin.register(Token)
@@ -127,7 +137,7 @@ class TokenAdmin(ReadOnly):
 
     @admin.display(boolean=True, description="valid")
     def is_valid(self, token: Token) -> bool:
-        return token.revoked_at is None and token.expires_at > timezone.now()
+        return token.revoked_at is None and token.expires_at > timezone.now() and token.owner.is_active
 
     @admin.action(description="Revoke: they open nothing any more")
     def revoke(self, request: HttpRequest, chosen: QuerySet[Token]) -> None:

@@ -24,6 +24,7 @@ class Token(models.Model):
 
     name = models.CharField(max_length=80, help_text="What it is for: the app, the partner.")
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="scan_tokens")
+    """Who answers for it: it opens no more than they may do (tokens.py)."""
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField("begins with", max_length=12, editable=False)
     scopes = models.CharField(max_length=60, default=Scope.UPLOAD)
