@@ -27,7 +27,10 @@ class CannotMakeUser(ValueError):
 def make_user(
     name: str, password: str | None, roles: Sequence[str], *, email: str = "", is_admin: bool = False
 ) -> User:
-    """Without a password nobody logs in as this user: for an app, whose tokens need an owner. Raises: CannotMakeUser."""
+    """Without a password nobody logs in as this user: for an app, whose tokens need an owner.
+
+    Raises: CannotMakeUser.
+    """
     if unknown := sorted(set(roles) - set(KNOWN)):
         raise CannotMakeUser(
             f"--role: expected some of {', '.join(KNOWN)}; got {', '.join(unknown)}. Choose among them."

@@ -58,18 +58,19 @@ def publish_package(
         "scan": scan.identity,
         "package": package.identity,
     }
-    replace_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
+    replace_whole(run_record(packages, name), json.dumps(record, indent=1).encode())
     _place(package.value.files, packages / name)
     return packages / name
 
 
-def _run_record(packages: Path, name: str) -> Path:
+def run_record(packages: Path, name: str) -> Path:
+    """Where it is written what made a package."""
     return packages / f"{name}.run.json"
 
 
 def _upload_published_as(packages: Path, name: str) -> str | None:
     try:
-        return json.loads(_run_record(packages, name).read_bytes())["upload_sha256"]
+        return json.loads(run_record(packages, name).read_bytes())["upload_sha256"]
     except FileNotFoundError:
         return None
 

@@ -24,7 +24,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry.admin import ReadOnly
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.scans import scan_page, tokens
-from geomagic_dagster.console.scans.models import Delivery, Scan, Scope, Token
+from geomagic_dagster.console.scans.models import Delivery, Scan, Scope, State, Token
 
 MAX_DAYS = 3 * 365
 
@@ -55,7 +55,7 @@ class ScanAdmin(ReadOnly):
 
     @admin.display(description="")
     def picture(self, scan: Scan) -> str:
-        if not scan.package:
+        if not scan.package or scan.state != State.DONE:
             return ""
         address = reverse("scan-file", args=[scan.pk, "preview.png"])
         return format_html('<img class="scan-picture" src="{}" alt="" width="96" height="72" loading="lazy">', address)
@@ -82,7 +82,7 @@ class TokenForm(forms.ModelForm):
 
     owner = forms.ModelChoiceField(
         User.objects.filter(is_active=True),
-        help_text="Whose scans it sends and reads. For an app or a partner, an account of its own with the role sender.",
+        help_text="Whose scans it sends and reads. For an app or a partner: an account of its own, a sender.",
     )
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices, widget=forms.CheckboxSelectMultiple, initial=[Scope.UPLOAD]

@@ -1,7 +1,7 @@
 """The API of scans: send, ask, cancel, fetch. For programs, with a token.
 
-Belongs here: addresses, headers, which scope a call needs, and which right of the token's owner. Does not belong here: what is done (uploads.py,
-receiving.py, actions.py), pages for people (pages.py).
+Belongs here: addresses, headers, which scope a call needs, and which right of the token's owner. Does not belong here:
+what is done (uploads.py, receiving.py, actions.py), pages for people (pages.py).
 
 An upload speaks tus 1.0, so that existing clients work; who has none sends JSON to create it, and bytes with PATCH.
 """

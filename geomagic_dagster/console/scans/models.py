@@ -87,6 +87,9 @@ class Scan(models.Model):
     reopened_at = models.DateTimeField(
         null=True, blank=True, help_text="When it was taken up again, as the release that ended it was taken back."
     )
+    quarantined_at = models.DateTimeField(
+        null=True, blank=True, help_text="When an operator put it aside; its package is for operators since."
+    )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Until when the next bytes have to come.")
 
     run_id = models.CharField(max_length=36, blank=True)
