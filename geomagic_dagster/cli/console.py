@@ -75,6 +75,23 @@ def create_user(
     print(f"{name}: {'has a new password' if new_password else ', '.join(role or ['no role'])}")
 
 
+@console_app.command("old-uploads")
+def old_uploads(
+    days: Annotated[float, typer.Option(help="Kept for longer than this.", min=0)] = 90.0,
+) -> None:
+    """List uploads that are kept for long, and what still needs them; GEOMAGIC_KEEP_UPLOADS_DAYS removes the rest."""
+    with plain_errors():
+        homes()
+        from geomagic_dagster.console.server import set_up
+
+        set_up()
+        from geomagic_dagster.console.scans.retention import old
+
+        for each in old(days):
+            stays = f"stays: {each.still_needed}" if each.still_needed else "may go"
+            print(each.place, f"since {each.since:%Y-%m-%d}", stays, sep="\t")
+
+
 @console_app.command("run-staging-test", hidden=True)
 def run_staging_test(number: Annotated[int, typer.Argument(help="Of a test that was begun.")]) -> None:
     """Run a test in staging that somebody began on a page."""
