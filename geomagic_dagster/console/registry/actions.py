@@ -7,10 +7,12 @@ may do it (service.py, roles.py), how the page looks (pages.py, templates/).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from django import forms
+from django.conf import settings
 from django.urls import reverse
 
 from geomagic_dagster.console import roles
@@ -18,6 +20,7 @@ from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
 from geomagic_dagster.releases.lifecycle import NEXT, SIDES, STEPS, legal_steps
+from geomagic_dagster.releases.routing import RoutingRefused, RoutingUnavailable
 
 Target = Literal["release", "flight", "incident", "none"]
 
@@ -44,6 +47,16 @@ class ApproveForm(ReasonForm):
     def fit(self, user: Any) -> None:
         if not set(SIDES.values()) <= roles.roles_of(user):
             del self.fields["side"]
+
+
+class RollBackForm(ReasonForm):
+    """Remembers what was the default when the page was made: what its reader decided about."""
+
+    meant = forms.CharField(required=False, max_length=20, widget=forms.HiddenInput)
+
+    def fit(self, user: Any) -> None:
+        with suppress(RoutingUnavailable, RoutingRefused):  # the page says so itself
+            self.fields["meant"].initial = settings.PLACES.routing().read().table.default
 
 
 class FlightForm(ReasonForm):
@@ -147,7 +160,8 @@ ACTIONS: dict[str, Action] = {
         STEPS["roll_back"].label,
         STEPS["roll_back"].does,
         "none",
-        lambda who, _, said: service.roll_back(who, said["reason"]),
+        lambda who, _, said: service.roll_back(who, said["reason"], said.get("meant") or None),
+        RollBackForm,
     ),
     "archive": _of_a_release("archive", lambda who, version, said: service.archive(who, version, said["reason"])),
     "restore": _of_a_release("restore", lambda who, version, said: service.restore(who, version, said["reason"])),

@@ -169,3 +169,43 @@ def test_any_text_as_an_url_is_taken_or_refused_in_words(text):
     except Refused as refused:
         words = str(refused)
     assert words == "https" or words.startswith("webhook: expected an https URL")
+
+
+def test_a_receiver_that_answers_a_byte_at_a_time_holds_up_nobody_for_long(api, settings, monkeypatch):
+    """It says that it closes the connection: Python's client has let go of the socket by then."""
+    settings.WEBHOOKS_MAY_BE_PRIVATE = True
+    monkeypatch.setattr(webhooks, "TOTAL_S", 0.5)
+    stop, said = threading.Event(), []
+
+    def dribble(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while not stop.wait(0.1) and len(said) < webhooks.ANSWER_BYTES:
+                try:
+                    connection.sendall(b"x")
+                except OSError:  # hung up on
+                    return
+                said.append(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=dribble, args=(server,), daemon=True).start()
+        delivery = done(api, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        webhooks.deliver(delivery)
+        stop.set()
+    assert len(said) < webhooks.ANSWER_BYTES, "it was waited for to its end"
+
+
+def test_whoever_waits_longest_is_told_first(api, receiver, monkeypatch):
+    """Not the newest first: receivers that are down, and there are many of them, would keep all others waiting."""
+    url, got, _ = receiver
+    monkeypatch.setattr(webhooks, "AT_A_TIME", 1)
+    for number in range(2):
+        scan = Scan.objects.get(pk=api.created(b"12345", webhook=f"{url}&{number}").rsplit("/", 1)[1])
+        assert end(scan, State.DONE, instead_of=[State.RECEIVING])
+    older, newer = Delivery.objects.order_by("created_at")
+    webhooks.deliver_due()
+    older.refresh_from_db()
+    newer.refresh_from_db()
+    assert (older.attempts, newer.attempts) == (1, 0)
