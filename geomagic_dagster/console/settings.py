@@ -42,7 +42,9 @@ DAGSTER_PAGES = os.environ.get("GEOMAGIC_DAGSTER_PAGES", "")
 SECRET_KEY = secret_key(HOME / "console.secret")
 DATABASES = {
     "default": dj_database_url.parse(
-        os.environ.get("DATABASE_URL") or f"sqlite:///{HOME / 'console.sqlite3'}", conn_max_age=60
+        os.environ.get("DATABASE_URL") or f"sqlite:///{HOME / 'console.sqlite3'}",
+        conn_max_age=60,
+        conn_health_checks=True,  # a database that was started again costs nobody an answer
     )
 }
 if "sqlite3" in DATABASES["default"].get("ENGINE", ""):

@@ -151,7 +151,10 @@ def do(request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
         roles.require(request.user, action)
     except roles.NotAllowed as refused:
         return _answer(request, "console/do.html", context | {"refused": str(refused)}, HTTPStatus.FORBIDDEN)
-    form = context["form"] = known.form(request.POST or None)
+    try:
+        form = context["form"] = known.form(request.POST or None)
+    except service.REFUSALS as refused:  # which releases are live, nobody knows
+        return _answer(request, "console/do.html", context | {"refused": str(refused)}, HTTPStatus.CONFLICT)
     if request.method != "POST" or not form.is_valid():
         return _answer(request, "console/do.html", context)
     try:

@@ -198,6 +198,17 @@ def test_a_dagster_that_is_not_there_is_said_in_words(client, done, make_user, s
     assert not AuditEntry.objects.filter(action="rerun_scan").exists()
 
 
+def test_a_routing_table_that_does_not_answer_is_said_in_words(client, done, make_user, instance, monkeypatch):
+    def gone(*arguments, **more):
+        raise OSError("the storage is gone")
+
+    monkeypatch.setattr("geomagic_dagster.releases.routing.RoutingStore._numbers", gone)
+    client.force_login(make_user("rita", "researcher"))
+    for method in (client.get, client.post):
+        answer = method(f"/admin/scans/scan/{done.pk}/do/rerun_scan/")
+        assert answer.status_code == 409 and b"the storage is gone" in answer.content
+
+
 def test_a_token_is_shown_once_and_can_be_revoked(client, make_user, ada):
     client.force_login(make_user("otto", "operator"))
     answer = client.post("/admin/scans/token/add/", {"name": "app", "owner": ada.pk, "scopes": ["upload"], "days": 30})

@@ -199,7 +199,7 @@ def test_a_receiver_that_answers_a_byte_at_a_time_holds_up_nobody_for_long(api, 
 
 def test_whoever_waits_longest_is_told_first(api, receiver, monkeypatch):
     """Not the newest first: receivers that are down, and there are many of them, would keep all others waiting."""
-    url, got, _ = receiver
+    url, _, _ = receiver
     monkeypatch.setattr(webhooks, "AT_A_TIME", 1)
     for number in range(2):
         scan = Scan.objects.get(pk=api.created(b"12345", webhook=f"{url}&{number}").rsplit("/", 1)[1])
