@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from geomagic_dagster.console.registry import lead_time, service
+from geomagic_dagster.console.registry import flights, lead_time, service
 from geomagic_dagster.console.registry.actions import ACTIONS
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
 from geomagic_dagster.flighting import promote
@@ -155,3 +156,16 @@ def test_the_front_page_reads_no_more_changes_than_it_needs(db):
     ) as asked:
         lead_time.summary()
     assert [each["sql"].endswith("LIMIT 50") for each in asked.captured_queries] == [True]
+
+
+def test_a_flight_is_shown_as_the_watcher_says_it_stands(as_, approved, people, home):
+    approved("1.0.0")
+    flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
+    client = as_("vera")
+    assert "The watcher has not looked at it yet." in client.get("/admin/traffic/").content.decode()
+    place = home / flights.WATCHER
+    place.parent.mkdir(parents=True, exist_ok=True)
+    said = {"evidence": {flight: 0.5}, "sentences": {flight: "release 1.0: 20 runs; no worse so far."}}
+    place.write_text(json.dumps(said))
+    page = client.get("/admin/traffic/").content.decode()
+    assert "50.0 % of what ends it. release 1.0: 20 runs; no worse so far." in page

@@ -64,7 +64,8 @@ class FlightForm(ReasonForm):
         min_value=0,
         max_value=100,
         label="Per cent of the uploads",
-        help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way.",
+        help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way. A second "
+        "flight takes its share of what the first one leaves.",
     )
     shadow = forms.BooleanField(required=False, help_text="It sees copies of them; customers get the default's result.")
     may_change = forms.CharField(

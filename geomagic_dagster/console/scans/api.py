@@ -244,7 +244,7 @@ def _receive(request: HttpRequest, scan: Scan, at: int) -> int:
             size = append(uploads.part_of(scan), at, total, read, length=length, checksum=checksum, hang_up=hang_up)
         except FileNotFoundError:  # cancelled, or whole, since we looked
             raise _gone(scan) from None
-    uploads.went_on(scan, size)
+    uploads.went_on(scan, size, came=size > at)
     scan.refresh_from_db()
     if scan.state == State.REJECTED:
         raise Refused.saying(scan.reason)

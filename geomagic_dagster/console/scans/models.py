@@ -7,6 +7,7 @@ here by following.py), rules (the services beside this file).
 from __future__ import annotations
 
 import uuid
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import models
@@ -168,7 +169,12 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.event} to {self.url}"
+        return f"{self.event} to {self.host}"
+
+    @property
+    def host(self) -> str:
+        """Whose it is. What stands behind that may be a secret of its receiver."""
+        return urlsplit(self.url).netloc
 
 
 class Asked(models.Model):

@@ -42,7 +42,7 @@ AT_A_TIME = 20
 def deliver_due() -> int:
     """Sends what is due; returns how many were tried."""
     waiting = Delivery.objects.filter(next_at__lte=timezone.now()).order_by("next_at")
-    due = waiting.select_related("scan__token")[:AT_A_TIME]
+    due = waiting.select_related("scan__token__owner")[:AT_A_TIME]
     for delivery in due:
         deliver(delivery)
     return len(due)
@@ -86,6 +86,13 @@ def _post(delivery: Delivery) -> tuple[int, str]:
     if token is None:
         raise Refused(
             "webhook", expected="the token that the scan was sent with", received="none any more", do="Ask for it."
+        )
+    if token.revoked_at is not None or not token.owner.is_active:
+        raise Refused(
+            "webhook",
+            expected="a token that was not revoked, and whose owner may log in",
+            received="one that was revoked" if token.revoked_at is not None else "one whose owner may not any more",
+            do="A message tells of a scan, and has a link to it: it goes to nobody who was shut out.",
         )
     address, body, now_s = addresses.resolve(delivery.url), delivery.body.encode(), int(time.time())
     headers = {

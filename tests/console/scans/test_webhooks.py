@@ -209,3 +209,36 @@ def test_whoever_waits_longest_is_told_first(api, receiver, monkeypatch):
     older.refresh_from_db()
     newer.refresh_from_db()
     assert (older.attempts, newer.attempts) == (1, 0)
+
+
+@pytest.mark.parametrize("shut_out", ["token", "owner"])
+def test_nobody_is_told_who_was_shut_out_since(api, ada, receiver, shut_out):
+    """The message says what became of the scan, and has a link that opens its room."""
+    url, got, _ = receiver
+    delivery = done(api, url)
+    if shut_out == "token":
+        assert delivery.scan.token
+        tokens.revoke(delivery.scan.token)
+    else:
+        ada.is_active = False
+        ada.save()
+    assert webhooks.deliver_due() == 1 and got == []
+    delivery.refresh_from_db()
+    assert "expected a token that was not revoked, and whose owner may log in; got one" in delivery.log[0]["said"]
+
+
+def test_only_operators_see_where_to_it_goes_in_full(client, api, make_user, receiver):
+    url, _, _ = receiver
+    delivery = done(api, url)
+    for role, is_shown in (("viewer", False), ("researcher", False), ("operator", True)):
+        client.force_login(make_user(f"a-{role}", role))
+        pages = [
+            client.get(address).content.decode()
+            for address in (
+                "/admin/scans/delivery/",
+                f"/admin/scans/delivery/{delivery.pk}/change/",
+                f"/admin/scans/scan/{delivery.scan.pk}/change/",
+            )
+        ]
+        assert all("127.0.0.1" in page for page in (pages[0], pages[2]))
+        assert ["/hook?x=1" in page for page in pages] == [False, is_shown, False], role
