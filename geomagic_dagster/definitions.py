@@ -26,7 +26,8 @@ from geomagic_dagster.guardrails.logs import make_logfmt_the_default
 from geomagic_dagster.jobs.corpus_sensor import corpus_sensor
 from geomagic_dagster.jobs.process_scan import process_scan_job
 from geomagic_dagster.jobs.upload_sensor import upload_sensor
-from geomagic_dagster.releases.installed import LATEST, check_installed, release_here
+from geomagic_dagster.releases.installed import LATEST, release_here
+from geomagic_dagster.releases.manifest import check_installed
 from geomagic_dagster.resources.environment import home_from as home_from  # others look for both here, too
 from geomagic_dagster.resources.environment import places_from as places_from
 from geomagic_dagster.resources.io_manager import ArtefactIOManager

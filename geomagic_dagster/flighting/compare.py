@@ -99,16 +99,18 @@ def compare(
     def events(name: str, verb: str, happened: Sequence[bool], counts_n: Bools) -> None:
         happened_n = np.array(happened, bool)
         gain_ng = gain_of_events(block_n, is_flight_n, happened_n, counts_n)
-        words = words_of_events(verb, judged, happened_n, counts_n)
+        words = words_of_events(judged, happened_n, counts_n)
         measures.append(
-            Measure(name, False, WEIGHTS[name], gain_ng, counts_n, words, is_flight_n & happened_n & counts_n)
+            Measure(name, False, WEIGHTS[name], gain_ng, counts_n, verb, words, is_flight_n & happened_n & counts_n)
         )
 
     def ranks(name: str, weight: float, verb: str, value_n: F64, sign: int, unit: str, *tolerance: float) -> None:
         tolerance_n = tolerances(block_n, is_flight_n, sign * value_n, *tolerance)
         gain_ng = gain_of_ranks(block_n, is_flight_n, sign * value_n, tolerance_n)
-        words, counts_n = words_of_values(verb, judged, value_n, unit), np.isfinite(value_n)
-        measures.append(Measure(name, name not in WEIGHTS, weight, gain_ng, counts_n, words, is_flight_n & counts_n))
+        words, counts_n = words_of_values(judged, value_n, unit), np.isfinite(value_n)
+        measures.append(
+            Measure(name, name not in WEIGHTS, weight, gain_ng, counts_n, verb, words, is_flight_n & counts_n)
+        )
 
     all_n = np.ones(len(runs), bool)
     events("failures", "fails more often", [run.outcome == "failed" for run in runs], all_n)
@@ -164,10 +166,17 @@ def compare_pairs(
         )
         than_n = value_n.reshape(-1, 2)[:, ::-1].reshape(-1)  # of the same scan in the other release
         is_worse_n = value_n - than_n > tolerance_n
-        words = words_of_pairs(verb, judged, is_worse_n)
+        words = words_of_pairs(judged, is_worse_n)
         measures.append(
             Measure(
-                name, name not in WEIGHTS, weight, gain_of_worse(is_worse_n), all_n, words, is_flight_n & is_worse_n
+                name,
+                name not in WEIGHTS,
+                weight,
+                gain_of_worse(is_worse_n),
+                all_n,
+                f"{verb} where {other} does not, for the same scan",
+                words,
+                is_flight_n & is_worse_n,
             )
         )
 

@@ -6,13 +6,37 @@ there are (compare.py), the mathematics of evidence (betting.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from geomagic_dagster.flighting.betting import F64, Blocks, Bools, evidence
 from geomagic_dagster.flighting.runs import Run
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one measure alone says."""
+
+    measure: str
+    evidence: float
+    """1 says nothing; less speaks for the release, more against it."""
+    verb: str
+    """What a worse release does."""
+    words: str
+    """What the runs did."""
+
+
+class Point(NamedTuple):
+    """The evidence as it stood after a block."""
+
+    runs: int
+    """Judged so far, of both releases."""
+    ended_s: float
+    """When the last of them ended."""
+    evidence: float
 
 
 @dataclass(frozen=True)
@@ -24,14 +48,16 @@ class Verdict:
     evidence: float
     """What a stake of 1 has become: at the moment when it reached `needed`, else now."""
     needed: float
-    by_measure: Mapping[str, float]
-    """The same for each measure alone."""
     flight_runs: int
     other_runs: int
+    not_compared: tuple[str, ...]
+    """In words: measures that could not be."""
     first_bad_s: float | None = None
     """When the first run ended that the measure to blame counts against the release."""
-    not_compared: tuple[str, ...] = ()
-    """In words: measures that could not be."""
+    measures: tuple[Seen, ...] = ()
+    """What speaks most against the release first."""
+    course: tuple[Point, ...] = ()
+    """Of `evidence`, block after block."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +68,10 @@ class Measure:
     weight: float
     gain_ng: F64
     counts_n: Bools
+    verb: str
+    """What a worse release does."""
     words: Callable[[Bools], str]
-    """Of the runs that are asked for."""
+    """What the runs that are asked for did."""
     bad_n: Bools
     """Runs of the flight that speak against it."""
 
@@ -70,10 +98,10 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     (flight, other), counts = judged.names, (judged.flight_runs, judged.other_runs)
     if not all(counts):
         sentence = f"{flight}: {counts[0]} runs, {other}: {counts[1]}; nothing to compare yet."
-        return Verdict(False, sentence, 1.0, needed, {}, *counts, None, missing)
+        return Verdict(False, sentence, 1.0, needed, *counts, missing)
     if not judged.blocks:
         sentence = f"{flight}: {counts[0]} runs, {other}: {counts[1]} in the same time; too few to judge."
-        return Verdict(False, sentence, 1.0, needed, {}, *counts, None, missing)
+        return Verdict(False, sentence, 1.0, needed, *counts, missing)
     stakes_mb = np.array(
         [
             each.weight * evidence(judged.block_n, judged.is_flight_n, each.gain_ng, each.counts_n, judged.blocks)
@@ -84,25 +112,37 @@ def verdict_of(measures: Sequence[Measure], judged: Judged, alpha: float, missin
     crossed = np.flatnonzero(total_b >= needed)
     at = int(crossed[0]) if len(crossed) else judged.blocks - 1
     total = float(total_b[at])
-    by_measure: dict[str, float] = {}
-    for each, stake in zip(measures, stakes_mb[:, at], strict=True):
-        by_measure[each.name] = max(by_measure.get(each.name, 0.0), float(stake) / each.weight)
+    upto_n = judged.block_n <= at
+    seen: dict[str, Seen] = {}
+    for each, stake in zip(measures, stakes_mb[:, at] / [each.weight for each in measures], strict=True):
+        if each.name not in seen or stake > seen[each.name].evidence:  # without a better end it is measured both ways
+            seen[each.name] = Seen(each.name, float(stake), each.verb, each.words(upto_n))
+    ranked = tuple(sorted(seen.values(), key=lambda one: -one.evidence))
+    course = _course(judged, total_b[: at + 1])
     if not len(crossed):
         sentence = (
             f"{flight}: {counts[0]} runs, {other}: {counts[1]} in the same time; no worse so far "
             f"(evidence {total:.3g}, {needed:g} ends the flight)."
         )
-        return Verdict(False, sentence, total, needed, by_measure, *counts, None, missing)
+        return Verdict(False, sentence, total, needed, *counts, missing, None, ranked, course)
     blamed = measures[int(stakes_mb[:, at].argmax())]
-    upto_n = judged.block_n <= at
     odds = f"{total:,.0f}" if total < 1e6 else f"{total:.0e}"
     sentence = (
-        f"{flight} {blamed.words(upto_n)}. Were it no worse, that much would be seen in one of {odds} flights at most, "
-        f"however often one looks; the limit is one of {needed:g} (betting test on {', '.join(_tested(measures))})."
+        f"{flight} {blamed.verb}: {blamed.words(upto_n)}. Were it no worse, that much would be seen in one of {odds} "
+        f"flights at most, however often one looks; the limit is one of {needed:g} (betting test on "
+        f"{', '.join(_tested(measures))})."
     )
     bad = np.flatnonzero(blamed.bad_n & upto_n)
     first_bad_s = judged.runs[bad[0] if len(bad) else 0].ended_s
-    return Verdict(True, sentence, total, needed, by_measure, *counts, first_bad_s, missing)
+    return Verdict(True, sentence, total, needed, *counts, missing, first_bad_s, ranked, course)
+
+
+def _course(judged: Judged, total_b: F64) -> tuple[Point, ...]:
+    runs_b = np.searchsorted(judged.block_n, np.arange(len(total_b)), side="right").tolist()
+    return tuple(
+        Point(runs, judged.runs[runs - 1].ended_s, evidence)
+        for runs, evidence in zip(runs_b, total_b.tolist(), strict=True)
+    )
 
 
 def _tested(measures: Sequence[Measure]) -> list[str]:
@@ -111,34 +151,32 @@ def _tested(measures: Sequence[Measure]) -> list[str]:
     return [*named, f"{len(numbers)} numbers"] if numbers else named
 
 
-def words_of_events(verb: str, judged: Judged, happened_n: Bools, counts_n: Bools) -> Callable[[Bools], str]:
+def words_of_events(judged: Judged, happened_n: Bools, counts_n: Bools) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         ours_n, theirs_n = upto_n & counts_n & judged.is_flight_n, upto_n & counts_n & ~judged.is_flight_n
         (a, b), (c, d) = ((int((happened_n & side).sum()), int(side.sum())) for side in (ours_n, theirs_n))
-        return f"{verb}: {a} of {b} runs ({_part(a, b)}), {judged.names[1]} {c} of {d} ({_part(c, d)}) in the same time"
+        return f"{a} of {b} runs ({_part(a, b)}), {judged.names[1]} {c} of {d} ({_part(c, d)}) in the same time"
 
     return words
 
 
-def words_of_values(verb: str, judged: Judged, value_n: F64, unit: str) -> Callable[[Bools], str]:
+def words_of_values(judged: Judged, value_n: F64, unit: str) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         there_n = upto_n & np.isfinite(value_n)
         ours, theirs = value_n[there_n & judged.is_flight_n], value_n[there_n & ~judged.is_flight_n]
         return (
-            f"{verb}: {_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} "
+            f"{_middle(ours)}{unit} in the middle of {len(ours)} runs, {judged.names[1]} "
             f"{_middle(theirs)}{unit} of {len(theirs)} in the same time"
         )
 
     return words
 
 
-def words_of_pairs(verb: str, judged: Judged, is_worse_n: Bools) -> Callable[[Bools], str]:
+def words_of_pairs(judged: Judged, is_worse_n: Bools) -> Callable[[Bools], str]:
     def words(upto_n: Bools) -> str:
         a, b = (int((is_worse_n & upto_n & side).sum()) for side in (judged.is_flight_n, ~judged.is_flight_n))
         scans = int((upto_n & judged.is_flight_n).sum())
-        return (
-            f"{verb} where {judged.names[1]} does not, for the same scan: {a} of {scans} scans, the other way round {b}"
-        )
+        return f"{a} of {scans} scans, the other way round {b}"
 
     return words
 

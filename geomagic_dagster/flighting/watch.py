@@ -29,6 +29,7 @@ from dagster import DagsterInstance
 
 from geomagic_dagster.flighting.again import Again
 from geomagic_dagster.flighting.compare import Limits, compare, compare_pairs
+from geomagic_dagster.flighting.course import write_course
 from geomagic_dagster.flighting.observe import Observed, Observer
 from geomagic_dagster.flighting.promote import name_smoke_scan, off_probation
 from geomagic_dagster.flighting.rejected import Rejected
@@ -126,7 +127,7 @@ class Watcher:
             with self._saying("probation", problems):
                 self._look_at_probation(table)
             with self._saying("flights", problems):
-                self._look_at_flights(table)
+                self._look_at_flights(table, problems)
             with self._saying("failed uploads", problems):
                 self.again.look(table)
             with self._saying("rejected uploads", problems):
@@ -147,7 +148,7 @@ class Watcher:
 
     # --- flights ----------------------------------------------------------------------------------
 
-    def _look_at_flights(self, table: RoutingTable) -> None:
+    def _look_at_flights(self, table: RoutingTable, problems: list[str]) -> None:
         flights = [flight for flight in table.flights if flight.release in table.live]
         self.verdicts = {flight.id: self.verdicts[flight.id] for flight in flights if flight.id in self.verdicts}
         self.counts.evidence, self.counts.sentences = {}, {}
@@ -160,7 +161,7 @@ class Watcher:
         self._learn({each.revision for each in seen if each.revision is not None})
         instance, inbox = self.observer.instance, Path(self.smoke.places.inbox)
         for flight in flights:
-            verdict = self._verdict(flight, seen, table)
+            verdict = self._verdict(flight, seen, table, problems)
             self.counts.evidence[flight.id] = verdict.evidence / verdict.needed
             self.counts.sentences[flight.id] = verdict.sentence
             if verdict.is_worse:
@@ -168,7 +169,7 @@ class Watcher:
             elif not flight.shadow and (stuck := why_stuck(instance, inbox, flight, table, self._now())):
                 self._end(flight, *stuck)
 
-    def _verdict(self, flight: Flight, seen: Sequence[Observed], table: RoutingTable) -> Verdict:
+    def _verdict(self, flight: Flight, seen: Sequence[Observed], table: RoutingTable, problems: list[str]) -> Verdict:
         trials, pairs = self._trials(flight, seen), self._pairs(flight, seen)
         known = (len(trials), len(pairs), table.revision)
         if self._judged.get(flight.id) == known and flight.id in self.verdicts:
@@ -182,6 +183,8 @@ class Watcher:
         }
         verdict = compare_pairs(pairs, ranges, **said) if flight.shadow else compare(trials, ranges, **said)
         self.verdicts[flight.id], self._judged[flight.id] = verdict, known
+        with self._saying(f"course of {flight.id}", problems):  # a full disk keeps no bad flight in the air
+            write_course(self._kept.parent, flight.id, verdict)
         return verdict
 
     def _trials(self, flight: Flight, seen: Sequence[Observed]) -> list[Trial]:

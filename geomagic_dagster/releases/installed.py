@@ -3,8 +3,8 @@
     release.toml     line, version, commit, ... as committed when the release was cut
     manifest.json    what its stages compiled to then
 
-Belongs here: reading that folder, and refusing to load where the code is not what it says. Does not belong here:
-writing it (installing a release does), what a manifest is (manifest.py). A checkout has no such folder: it is latest.
+Belongs here: reading that folder. Does not belong here: writing it (installing a release does), what a manifest is and
+whether the code is what it says (manifest.py). A checkout has no such folder: it is latest.
 Everything imports this module, so it imports nothing heavy at its top.
 """
 
@@ -14,13 +14,10 @@ import hashlib
 import json
 import sys
 import tomllib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from geomagic_dagster.cv.stage import Stage
 
 FOLDER = "geomagic-release"
 LATEST = "latest"
@@ -55,7 +52,7 @@ class InstalledRelease:
                 raise ValueError("another one than its release.toml names")
         except (OSError, ValueError) as error:
             raise ReleaseBroken(
-                f"{path}: expected the manifest of release {self.version}; got {error}. {_again(self.line)}"
+                f"{path}: expected the manifest of release {self.version}; got {error}. {made_anew(self.line)}"
             ) from error
         return manifest
 
@@ -80,7 +77,7 @@ def _read(folder: Path) -> InstalledRelease | None:
     except (OSError, ValueError, KeyError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ReleaseBroken(
-            f"{path}: expected line, version and commit of the release; got {missing}. {_again('LINE')}"
+            f"{path}: expected line, version and commit of the release; got {missing}. {made_anew('LINE')}"
         ) from error
 
 
@@ -108,13 +105,6 @@ def made_by() -> dict[str, str]:
     return {"release": installed.line, "version": installed.version, "commit": installed.commit}
 
 
-def check_installed(stages: Iterable[Stage]) -> None:
-    """Raises: ReleaseBroken where this environment holds a release and these stages are not those of its manifest."""
-    if (installed := installed_release()) is not None:
-        from geomagic_dagster.releases.manifest import check_against
-
-        check_against(stages, installed.manifest(), f"release {installed.version}", _again(installed.line))
-
-
-def _again(line: str) -> str:
+def made_anew(line: str) -> str:
+    """What to do about a release that is not what it should be."""
     return f"Nothing in a release is ever edited: `geomagic release install {line}` builds its environment anew."

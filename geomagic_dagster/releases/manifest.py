@@ -24,7 +24,7 @@ import geomagic_dagster
 from geomagic_dagster.cv.code import code_behind, normal_name
 from geomagic_dagster.cv.stage import Stage, StageError, in_order
 from geomagic_dagster.guardrails import deadlines
-from geomagic_dagster.releases.installed import LATEST, ReleaseBroken
+from geomagic_dagster.releases.installed import LATEST, ReleaseBroken, installed_release, made_anew
 from geomagic_dagster.releases.nouns import schema_of, type_in_words
 
 SCHEMA = 1
@@ -116,6 +116,12 @@ def read_manifest(path: Path) -> Manifest:
             f"{str(said)[:12]}.... It was edited: restore it from git."
         )
     return manifest
+
+
+def check_installed(stages: Iterable[Stage]) -> None:
+    """Raises: ReleaseBroken where this environment holds a release and these stages are not those of its manifest."""
+    if (installed := installed_release()) is not None:
+        check_against(stages, installed.manifest(), f"release {installed.version}", made_anew(installed.line))
 
 
 def check_against(

@@ -22,9 +22,12 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from geomagic_dagster.drill.place import free_ports
+from geomagic_dagster.flighting.compare import compare
+from geomagic_dagster.flighting.course import write_course
 from geomagic_dagster.releases import environments
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.record import Change, Release, write_release
+from tests.flighting.test_compare import RANGES, uploads
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -231,6 +234,16 @@ def test_a_release_from_cut_to_default_and_back(context, installation, keep):
     page.goto("/admin/traffic/")
     expect(page.get_by_text("10 % to 1.1").first).to_be_visible()
     keep(page, "traffic-flight")
+    page.get_by_role("link", name=re.compile("^f-")).first.click()
+    write_course(
+        installation / "home" / "metrics", page.url.rstrip("/").rpartition("/")[2],
+        compare(uploads(8, share=0.3, flight={"fails": 0.4}), RANGES, flight="release 1.1", other="the default 1.0"),
+    )  # fmt: skip
+    page.reload()
+    expect(page.get_by_role("img", name="100 ends the flight")).to_be_visible()
+    page.get_by_text("Measure by measure").click()
+    expect(page.get_by_role("row").filter(has_text="failures")).to_contain_text("fails more often")
+    keep(page, "flight")
     open_release(page, "1.1.0")
     do(page, "Make default", "no worse in 200 scans")
     keep(page, "release-default")
@@ -271,4 +284,7 @@ def test_the_dark_theme_is_readable(chromium, url, keep):
     page = log_in(context, "vera")
     open_release(page, "1.1.0")
     keep(page, "release-dark")
+    page.goto("/admin/traffic/")
+    page.get_by_role("link", name=re.compile("^f-")).first.click()
+    keep(page, "flight-dark")
     context.close()

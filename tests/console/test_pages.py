@@ -16,6 +16,9 @@ from geomagic_dagster.console.registry import flights, lead_time, service
 from geomagic_dagster.console.registry.actions import ACTIONS
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
 from geomagic_dagster.flighting import promote
+from geomagic_dagster.flighting.compare import compare
+from geomagic_dagster.flighting.course import write_course
+from tests.flighting.test_compare import RANGES, uploads
 
 pytestmark = pytest.mark.django_db
 LISTS = ("release", "incident", "stagingtest", "auditentry", "approval")
@@ -45,6 +48,21 @@ def test_every_page_opens_for_a_viewer(as_, approved, people):
         answer = client.get(page)
         assert answer.status_code == 200, page
         assert "Log out" in answer.content.decode(), page
+
+
+def test_the_page_of_a_flight_draws_its_evidence_and_says_what_was_not_compared(as_, approved, people, settings):
+    approved("1.0.0")
+    flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
+    page = reverse("admin:flight", args=[flight])
+    assert "The watcher has not judged it yet." in as_("vera").get(page).content.decode()
+    write_course(settings.HOME / "metrics", flight, compare(uploads(3, share=0.3), RANGES, flight="release <1.0>"))
+    text = as_("vera").get(page).content.decode()
+    assert "release &lt;1.0&gt;: " in text and "no worse so far" in text
+    assert "<polyline points=" in text and "100 ends the flight." in text
+    assert "Measure by measure (9)" in text and "fails more often" in text
+    write_course(settings.HOME / "metrics", flight, compare([], RANGES))
+    text = as_("vera").get(page).content.decode()
+    assert "nothing to compare yet" in text and "<polyline" not in text
 
 
 def test_the_release_page_shows_the_next_step_to_whoever_may_take_it(as_, cut, install):
@@ -163,7 +181,7 @@ def test_a_flight_is_shown_as_the_watcher_says_it_stands(as_, approved, people, 
     flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
     client = as_("vera")
     assert "The watcher has not looked at it yet." in client.get("/admin/traffic/").content.decode()
-    place = home / flights.WATCHER
+    place = home / flights.METRICS / flights.WATCHER
     place.parent.mkdir(parents=True, exist_ok=True)
     said = {"evidence": {flight: 0.5}, "sentences": {flight: "release 1.0: 20 runs; no worse so far."}}
     place.write_text(json.dumps(said))

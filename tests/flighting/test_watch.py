@@ -9,14 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from dagster import DagsterEvent
 
+from geomagic_dagster.flighting.course import read_course
 from geomagic_dagster.flighting.observe import Observer
 from geomagic_dagster.flighting.promote import make_default, roll_back
 from geomagic_dagster.flighting.watch import CannotWatch, only_one
-from geomagic_dagster.guardrails.tags import FLIGHT_TAG, SHADOW_TAG, TAKEN_BACK_TAG
+from geomagic_dagster.guardrails.tags import FLIGHT_TAG, RELEASE_TAG, SCAN_TAG, SHADOW_TAG, TAKEN_BACK_TAG, UPLOAD_TAG
 from geomagic_dagster.releases.routing import RoutingRefused
 from geomagic_dagster.releases.routing_changes import end_flight, pin, start_flight
-from tests.flighting.conftest import KILLED, SENTENCE, House
+from tests.flighting.conftest import KILLED, SENTENCE, House, toy_job
 
 
 def fly_to_the_end(house: House, most: int = 400, every: int = 10) -> int:
@@ -49,6 +51,8 @@ def test_the_flight_of_a_release_that_fails_is_ended_and_the_default_stays(house
     assert "rolled_back_after_s=" in caplog.text
     counts = json.loads((house.home / "watcher.json").read_text())
     assert counts["flights_ended"] == 1 and 0.0 < counts["rolled_back_after_s"] < time.time() - began_s
+    course = read_course(house.home, flight)
+    assert course.sentence in table.why and course.points[-1].evidence >= course.needed
 
 
 def test_a_flight_in_an_outage_that_strikes_both_goes_on(house):
@@ -327,6 +331,38 @@ def test_a_passing_failure_is_waited_out_until_the_deadline(house):
     assert "expected its package within 60 s" in house.written()[0] and "unreachable" in house.written()[0]
 
 
+def test_a_run_that_begins_late_has_its_time_all_the_same_and_one_that_never_begins_is_given_up(house):
+    house.live("1.0")
+    house.plans["1.0"] = {"does not load": True}  # here: nothing but what this test says
+    make_default(house.routing, "1.0", by="ada", why="approved")
+    began_s = time.time()
+    clock = [began_s]
+    watcher = house.watcher(now=lambda: clock[0])
+    watcher.look()
+    tags = {UPLOAD_TAG: house.sends[0], SCAN_TAG: house.sends[0], RELEASE_TAG: "1.0"}
+    run_id = house.instance.create_run_for_job(toy_job, tags=tags).run_id
+    clock[0] = began_s + 170
+    watcher.look()
+    assert house.written() == [], "its worker imports everything, or waits for room"
+    started = DagsterEvent("PIPELINE_START", "process_scan")
+    house.instance.report_dagster_event(started, run_id, timestamp=began_s + 175)
+    clock[0] = began_s + 230
+    watcher.look()
+    assert house.written() == []
+    clock[0] = began_s + 240
+    watcher.look()
+    assert f"expected its package within 60 s; its run {run_id[:8]} is started" in house.written()[0]
+
+    make_default(house.routing, "1.0", by="ada", why="again")
+    began_s = clock[0] = time.time()
+    watcher.look()
+    tags = dict.fromkeys((UPLOAD_TAG, SCAN_TAG), house.sends[1]) | {RELEASE_TAG: "1.0"}
+    house.instance.create_run_for_job(toy_job, tags=tags)
+    clock[0] = began_s + 190
+    watcher.look()
+    assert "expected its run to begin within 180 s; its run " in house.written()[1]
+
+
 def test_a_probation_that_began_while_no_watcher_ran_gets_its_smoke_scan_all_the_same(house):
     house.live("1.0")
     make_default(house.routing, "1.0", by="ada", why="approved")
@@ -416,6 +452,19 @@ def test_with_a_broken_table_it_goes_on_watching_and_says_so(house):
     assert not table.flights and table.revision == revision + 2, "ended on what was good"
     watcher.look()
     assert watcher.counts.problem == ""
+
+
+def test_a_disk_too_full_for_the_course_of_a_flight_keeps_no_bad_flight_in_the_air(house):
+    house.live("1.1")
+    house.fly("1.1", 30)
+    house.plans["1.1"] = {"fails": "bug"}
+    for i in range(50):
+        house.upload(f"room {i}")
+    (house.home / "flights").write_text("no folder")
+    watcher = house.watcher()
+    watcher.look()
+    assert not house.routing.read().table.flights
+    assert "course of f-" in watcher.counts.problem
 
 
 def test_where_nothing_can_be_written_it_tries_again(house):

@@ -16,7 +16,7 @@ import yaml
 from geomagic_dagster.cv.stage import find_stages
 from geomagic_dagster.releases import installed
 from geomagic_dagster.releases.installed import ReleaseBroken, installed_release, made_by, release_here
-from geomagic_dagster.releases.manifest import compile_manifest, manifest_sha256, to_json
+from geomagic_dagster.releases.manifest import check_installed, compile_manifest, manifest_sha256, to_json
 from tests.conftest import REPOSITORY
 
 RELEASE = 'schema = 1\nline = "1.0"\nversion = "1.0.1"\ncommit = "abc"\n'
@@ -45,7 +45,7 @@ def test_a_checkout_is_latest_or_what_the_environment_says(prefix):
     assert installed_release() is None
     assert (release_here(None), release_here(""), release_here("1.0")) == ("latest", "latest", "1.0")
     assert made_by() == {"release": "latest"}
-    installed.check_installed(())
+    check_installed(())
 
 
 def test_an_environment_says_which_release_it_holds(prefix):
@@ -55,7 +55,7 @@ def test_an_environment_says_which_release_it_holds(prefix):
     assert (release.line, release.version, release.commit, release.folder) == ("1.0", "1.0.1", "abc", folder)
     assert (release_here(None), release_here("1.0")) == ("1.0", "1.0")
     assert made_by() == {"release": "1.0", "version": "1.0.1", "commit": "abc"}
-    installed.check_installed(find_stages())
+    check_installed(find_stages())
 
 
 def test_a_variable_that_says_otherwise_is_refused(prefix):
@@ -81,7 +81,7 @@ def test_a_variable_that_says_otherwise_is_refused(prefix):
 def test_a_folder_that_cannot_be_read_says_where(prefix, name, content, words):
     (write_release(prefix) / name).write_text(content)
     with pytest.raises(ReleaseBroken) as refused:
-        installed.check_installed(find_stages())
+        check_installed(find_stages())
     assert words in str(refused.value)
     assert "geomagic release install" in str(refused.value)
 
@@ -90,7 +90,7 @@ def test_code_that_disagrees_is_refused_with_the_place(prefix):
     write_release(prefix, lambda manifest: manifest["stages"][3].update(code_sha256="0" * 64, retries=9))
     name = find_stages()[3].name
     with pytest.raises(ReleaseBroken) as refused:
-        installed.check_installed(find_stages())
+        check_installed(find_stages())
     assert f"release 1.0.1: its code is not what its manifest says: stage {name}, code_sha256: recorded 0" in str(
         refused.value
     )

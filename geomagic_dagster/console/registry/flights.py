@@ -17,9 +17,12 @@ from django.utils.dateparse import parse_datetime
 
 from geomagic_dagster.console.registry.models import AuditEntry
 from geomagic_dagster.console.scans.models import Run
+from geomagic_dagster.flighting.course import Course, read_course
 from geomagic_dagster.releases.routing_table import Flight, RoutingTable
 
-WATCHER = "metrics/watcher.json"
+METRICS = "metrics"
+"""Where the watcher leaves what it thinks of flights."""
+WATCHER = "watcher.json"
 SUCCESS, FAILURE = "SUCCESS", "FAILURE"
 SHOWN = 200
 """Uploads of one flight or release, at most."""
@@ -91,6 +94,8 @@ class Story:
     entries: tuple[AuditEntry, ...]
     """What was done to it, the newest first."""
     again: Again
+    course: Course | None
+    """Of the evidence that it is worse; None where no watcher has judged it."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def story(flight: str) -> Story | None:
     releases = sorted(set(runs.values_list("release", flat=True)))
     ended = runs.filter(status__in=(SUCCESS, FAILURE))
     numbers = tuple(_numbers(release, ended.filter(release=release)) for release in releases)
-    return Story(flight, numbers, entries, again(runs))
+    return Story(flight, numbers, entries, again(runs), read_course(settings.HOME / METRICS, flight))
 
 
 def again(runs: QuerySet[Run]) -> Again:
@@ -139,7 +144,7 @@ def ended(table: RoutingTable | None) -> list[str]:
 def _of_watcher(what: str) -> dict[str, Any]:
     """What the watcher keeps of its verdicts, by flight."""
     try:
-        return json.loads((settings.HOME / WATCHER).read_bytes()).get(what, {})
+        return json.loads((settings.HOME / METRICS / WATCHER).read_bytes()).get(what, {})
     except (OSError, ValueError, AttributeError):  # none has looked yet: the page says so
         return {}
 

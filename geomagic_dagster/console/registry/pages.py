@@ -22,6 +22,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import draft, flights, lead_time, service
 from geomagic_dagster.console.registry.actions import ACTIONS, links
 from geomagic_dagster.console.registry.audit import Actor
+from geomagic_dagster.console.registry.course_drawing import draw
 from geomagic_dagster.console.registry.models import Approval, AuditEntry, Incident, Release
 from geomagic_dagster.console.registry.sync import look
 from geomagic_dagster.console.registry.table_words import flag_words
@@ -94,8 +95,16 @@ def flight(request: HttpRequest, flight: str) -> HttpResponse:
     if story is None:
         raise Http404(f"flight {flight}: expected one that the routing table or a run knows")
     is_flying = seen.table is not None and flight in {each.id for each in seen.table.flights}
-    context = {"title": f"Flight {flight}", "seen": seen, "story": story, "again": story.again, "is_flying": is_flying}
-    return _page(request, "console/flight.html", context | {"may_end": roles.allows(request.user, "end_flight")})
+    context = {
+        "title": f"Flight {flight}",
+        "seen": seen,
+        "story": story,
+        "again": story.again,
+        "drawing": draw(story.course) if story.course else None,
+        "is_flying": is_flying,
+        "may_end": roles.allows(request.user, "end_flight"),
+    }
+    return _page(request, "console/flight.html", context)
 
 
 @require_safe

@@ -97,7 +97,7 @@ class TokenForm(forms.ModelForm):
         """No scope that its owner's roles do not reach."""
         said = super().clean() or {}
         if said.get("owner") and (problems := tokens.beyond(said["owner"], said.get("scopes", ()))):
-            self.add_error("owner", problems)
+            self.add_error("owner", " ".join(problems))
         return said
 
 
