@@ -187,3 +187,15 @@ def test_a_flight_is_shown_as_the_watcher_says_it_stands(as_, approved, people, 
     place.write_text(json.dumps(said))
     page = client.get("/admin/traffic/").content.decode()
     assert "50.0 % of what ends it. release 1.0: 20 runs; no worse so far." in page
+
+
+def test_a_scan_is_named_with_or_without_its_ending(as_, home, settings):
+    """Runs know it without: a pin of kitchen.zip would pin nothing, and nobody would say so."""
+    client = as_("olga")
+    for name in ("kitchen.zip", " hall "):
+        said = {"scan": name, "line": "latest", "reason": "x"}
+        assert client.post("/admin/do/set_pin/", said).status_code == 302
+    said = {"name": "new_fit", "scans": "kitchen.tar.gz\n\nhall", "reason": "x"}
+    assert client.post("/admin/do/set_flag/", said).status_code == 302
+    table = settings.PLACES.routing().read().table
+    assert set(table.pins) == {"kitchen", "hall"} and table.flags["new_fit"].scans == ("hall", "kitchen")

@@ -19,6 +19,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
+from geomagic_dagster.jobs.inbox import scan_name
 from geomagic_dagster.releases.lifecycle import NEXT, SIDES, STEPS, legal_steps
 from geomagic_dagster.releases.routing import RoutingRefused, RoutingUnavailable
 
@@ -77,7 +78,7 @@ class FlightForm(ReasonForm):
 
 
 class PinForm(ReasonForm):
-    scan = forms.CharField(max_length=200, help_text="Its name, as in the inbox without its ending.")
+    scan = forms.CharField(max_length=200, help_text="Its name, as in the inbox; an ending like .zip does not matter.")
     line = forms.CharField(
         max_length=20, required=False, label="Release", help_text="Like 1.0; empty: where the others go."
     )
@@ -171,7 +172,9 @@ ACTIONS: dict[str, Action] = {
         "Pin a scan",
         "one scan always goes to one release",
         "none",
-        lambda who, _, said: service.set_pin(who, said["scan"], said["line"] or None, said["reason"]),
+        lambda who, _, said: service.set_pin(
+            who, scan_name(said["scan"].strip()), said["line"] or None, said["reason"]
+        ),
         PinForm,
     ),
     "set_flag": Action(
@@ -184,7 +187,7 @@ ACTIONS: dict[str, Action] = {
             said["reason"],
             on=said["on"],
             per_cent=said["per_cent"] or 0.0,
-            scans=tuple(filter(None, map(str.strip, said["scans"].splitlines()))),
+            scans=tuple(filter(None, (scan_name(each.strip()) for each in said["scans"].splitlines()))),
         ),
         FlagForm,
     ),
