@@ -64,6 +64,7 @@ def serve(
 ) -> None:
     """Serve the pages of finished rooms to this machine's browsers; `geomagic ui` does so too."""
     from geomagic_dagster.guardrails.logs import log_everything_as_logfmt
+    from geomagic_dagster.jobs.withdrawn import uploads
     from geomagic_dagster.resources.environment import places_from
     from geomagic_dagster.resources.shelf import StoreShelf
     from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
@@ -72,7 +73,11 @@ def serve(
 
     log_everything_as_logfmt()
     places = places_from(os.environ)
-    shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store())}
+
+    def withdrawn() -> frozenset[str]:
+        return uploads(Path(places.quarantine))
+
+    shelves = {PACKAGES: PackageFolder(Path(places.packages)), ARTEFACTS: StoreShelf(places.store(), withdrawn)}
     try:
         server = room_server(shelves, host, port)
     except OSError as error:

@@ -68,6 +68,7 @@ def roll_back_command(
     why: Why,
     by: By = "",
     to: Annotated[str | None, typer.Option(help="Go back to this one; default: the one before.")] = None,
+    of: Annotated[str | None, typer.Option(help="The default that is meant; refused where it is another now.")] = None,
 ) -> None:
     """Back to the default before. What was routed to the present one and has not begun is routed anew."""
     from geomagic_dagster.flighting.promote import roll_back
@@ -76,7 +77,7 @@ def roll_back_command(
     if to:
         _change(go_back_to(to), by, why)
     else:
-        _done(lambda store, who: roll_back(store, by=who, why=why), by)
+        _done(lambda store, who: roll_back(store, by=who, why=why, meant=of), by)
 
 
 @route_app.command()

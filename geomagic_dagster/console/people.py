@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from geomagic_dagster.console.registry.models import AuditEntry
-from geomagic_dagster.console.roles import ROLES
+from geomagic_dagster.console.roles import KNOWN
 
 COMMAND_LINE = "command line"
 
@@ -24,11 +24,16 @@ class CannotMakeUser(ValueError):
 
 
 @transaction.atomic
-def make_user(name: str, password: str, roles: Sequence[str], *, email: str = "", is_admin: bool = False) -> User:
-    """Raises: CannotMakeUser."""
-    if unknown := sorted(set(roles) - set(ROLES)):
+def make_user(
+    name: str, password: str | None, roles: Sequence[str], *, email: str = "", is_admin: bool = False
+) -> User:
+    """Without a password nobody logs in as this user: for an app, whose tokens need an owner.
+
+    Raises: CannotMakeUser.
+    """
+    if unknown := sorted(set(roles) - set(KNOWN)):
         raise CannotMakeUser(
-            f"--role: expected some of {', '.join(ROLES)}; got {', '.join(unknown)}. Choose among them."
+            f"--role: expected some of {', '.join(KNOWN)}; got {', '.join(unknown)}. Choose among them."
         )
     if User.objects.filter(username=name).exists():
         raise CannotMakeUser(
@@ -39,7 +44,11 @@ def make_user(name: str, password: str, roles: Sequence[str], *, email: str = ""
         user.full_clean(exclude=["password"])
     except ValidationError as error:
         raise CannotMakeUser(f"{name}: expected a plain name; got: {' '.join(error.messages)}") from None
-    _set(user, password)
+    if password is None:
+        user.set_unusable_password()
+        user.save()
+    else:
+        _set(user, password)
     user.groups.set(Group.objects.filter(name__in=roles))
     after = {"roles": sorted(roles), "superuser": is_admin}
     AuditEntry.objects.create(who=COMMAND_LINE, action="add_user", object=f"user {name}", after=after)

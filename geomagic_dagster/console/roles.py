@@ -5,6 +5,9 @@ may take it (releases/lifecycle.py, whose rows are taken over), how it is done (
 
 A role is a Django group of the same name. Somebody may have several. Being a superuser gives no right to any of
 these actions: it is for making users.
+
+`sender` is for the account that stands for an app or a partner: tokens belong to somebody, and open no more than their
+owner may do. It opens no page: its scans are all that it ever sees.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from geomagic_dagster.releases.lifecycle import DOERS, MAKERS, OPERATOR, RESEARCHER, ROLES, STEPS
+
+SENDER = "sender"
+KNOWN = (*ROLES, SENDER)
+"""Those of people, who see everything, and the one of apps."""
 
 TABLE: dict[str, tuple[str, ...]] = {
     "view": ROLES,
@@ -23,7 +30,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "open_incident": DOERS,
     "close_incident": MAKERS,
     # scans
-    "upload_scan": (RESEARCHER, OPERATOR),
+    "upload_scan": (RESEARCHER, OPERATOR, SENDER),
     "rerun_scan": MAKERS,
     "cancel_scan": (RESEARCHER, OPERATOR),
     "quarantine_scan": (OPERATOR,),
@@ -38,7 +45,7 @@ def roles_of(user: Any) -> frozenset[str]:
     if not getattr(user, "is_authenticated", False):
         return frozenset()
     if not hasattr(user, "_console_roles"):
-        user._console_roles = frozenset(user.groups.values_list("name", flat=True)) & frozenset(ROLES)
+        user._console_roles = frozenset(user.groups.values_list("name", flat=True)) & frozenset(KNOWN)
     return user._console_roles
 
 

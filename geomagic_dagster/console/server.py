@@ -6,6 +6,7 @@ Belongs here: starting. Does not belong here: settings (settings.py).
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import django
@@ -22,11 +23,23 @@ def set_up() -> None:
     """Makes Django ready in this process, and its database one of this version."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "geomagic_dagster.console.settings")
     django.setup()
+    from django.conf import settings
     from django.core.management import call_command
     from django.db import connections
 
+    _close_to_others(settings.DATABASES["default"])
     call_command("migrate", interactive=False, verbosity=0)
     connections.close_all()  # no process that is forked from here shares one
+
+
+def _close_to_others(database: dict[str, Any]) -> None:
+    """A database that is a file of ours only its owner may read: sessions and hashes of passwords are in it. What
+    SQLite puts beside it has the same mode."""
+    if "sqlite3" in database["ENGINE"] and database["NAME"] != ":memory:":
+        place = Path(database["NAME"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch()
+        place.chmod(0o600)
 
 
 class _Lines(Logger):

@@ -10,6 +10,7 @@ the installation's places are (definitions.py says it), what anybody may do (rol
     GEOMAGIC_DAGSTER_URL     where the console itself finds Dagster's webserver (default: http://127.0.0.1:3000)
     GEOMAGIC_DAGSTER_PAGES   where people find it, where that is elsewhere: https://NAME/dagster
     GEOMAGIC_WEBHOOKS_PRIVATE  "1": messages to senders may go into the installation's own network
+    GEOMAGIC_KEEP_UPLOADS_DAYS  after so many days uploads of scans that are over are removed (default: never)
     DATABASE_URL             another database than $GEOMAGIC_HOME/console.sqlite3, say postgres://...
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 import dj_database_url
 
 from geomagic_dagster.console.origins import ANSWERED_WITH, ASKED_WITH, allowed_origins
+from geomagic_dagster.console.periods import kept_days
 from geomagic_dagster.console.secret import secret_key
 from geomagic_dagster.definitions import home_from, places_from
 
@@ -29,6 +31,8 @@ PLACES = places_from(os.environ)
 
 REPOSITORY = Path(__file__).parents[2]
 WEBHOOKS_MAY_BE_PRIVATE = os.environ.get("GEOMAGIC_WEBHOOKS_PRIVATE") == "1"
+UPLOADS_KEPT_DAYS = kept_days(os.environ.get("GEOMAGIC_KEEP_UPLOADS_DAYS", ""))
+"""0: for ever. What is removed cannot be brought back, so that nobody but the installation decides it."""
 RELEASES = Path(os.environ.get("GEOMAGIC_RECORDS") or REPOSITORY / "releases").absolute()
 """Where cut releases are recorded: a folder of the checkout."""
 
@@ -38,7 +42,9 @@ DAGSTER_PAGES = os.environ.get("GEOMAGIC_DAGSTER_PAGES", "")
 SECRET_KEY = secret_key(HOME / "console.secret")
 DATABASES = {
     "default": dj_database_url.parse(
-        os.environ.get("DATABASE_URL") or f"sqlite:///{HOME / 'console.sqlite3'}", conn_max_age=60
+        os.environ.get("DATABASE_URL") or f"sqlite:///{HOME / 'console.sqlite3'}",
+        conn_max_age=60,
+        conn_health_checks=True,  # a database that was started again costs nobody an answer
     )
 }
 if "sqlite3" in DATABASES["default"].get("ENGINE", ""):

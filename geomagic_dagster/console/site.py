@@ -6,11 +6,13 @@ them (an app's admin.py and pages.py).
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib.admin import AdminSite
 from django.contrib.auth.decorators import login_not_required  # pyright: ignore[reportAttributeAccessIssue]
 from django.contrib.auth.forms import AuthenticationForm
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
@@ -33,9 +35,9 @@ class ConsoleSite(AdminSite):
     enable_nav_sidebar = False  # a strip of links at the top does it, also on a phone
 
     def has_permission(self, request: HttpRequest) -> bool:
-        """Whoever has a role; what they may do there is a matter of roles.py."""
+        """Whoever may see it; what they may do there is a matter of roles.py."""
         user = request.user
-        return bool(user.is_active and (user.is_superuser or roles.roles_of(user)))
+        return bool(user.is_active and (user.is_superuser or roles.allows(user, "view")))
 
     @method_decorator(login_not_required)
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
@@ -46,6 +48,17 @@ class ConsoleSite(AdminSite):
             except Refused as refused:
                 return HttpResponse(str(refused), status=429, headers=refused.headers, content_type="text/plain")
         return super().login(request, extra_context)
+
+    def password_change(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        """One's own; in the audit trail like the one that somebody else sets."""
+        from geomagic_dagster.console.registry.audit import Actor, record
+
+        with transaction.atomic():
+            answer = super().password_change(request, extra_context)
+            if request.method == "POST" and answer.status_code == HTTPStatus.FOUND:
+                actor = Actor.of(request)
+                record(actor, "change_user", f"user {actor.name}", after="new password")
+        return answer
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return super().each_context(request) | {"roles": ", ".join(sorted(roles.roles_of(request.user)))}

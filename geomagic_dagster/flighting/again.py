@@ -39,7 +39,7 @@ class Again:
         if self._known[0] != table.revision:
             self._known = (table.revision, set())
         moved = []
-        for folder in sorted(self._failed.glob("[!.]*")):
+        for folder in sorted(each for each in self._failed.glob("[!.]*") if each.is_dir()):  # not what somebody dropped
             looked_at = (folder.name, folder.stat().st_mtime_ns)
             if looked_at in self._known[1]:
                 continue

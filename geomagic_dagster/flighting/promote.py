@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from geomagic_dagster.releases import routing_changes
-from geomagic_dagster.releases.routing import RoutingRefused, RoutingStore, RoutingTable
+from geomagic_dagster.releases.routing import NEVER, RoutingRefused, RoutingStore, RoutingTable
 
 Edit = Callable[[dict[str, Any]], None]
 SMOKE = "smoke-"
@@ -27,35 +28,44 @@ def make_default(store: RoutingStore, release: str, *, by: str, why: str) -> Rou
     return store.change(on_probation(release), by=by, why=why)
 
 
-def roll_back(store: RoutingStore, *, by: str, why: str) -> RoutingTable:
+def roll_back(store: RoutingStore, *, by: str, why: str, meant: str | None = None) -> RoutingTable:
     """Back to the release that was the default before, at once and without probation.
 
     Raises: RoutingRefused where there was none, or it is not live any more; RoutingUnavailable.
     """
-    return store.change(back_to_the_one_before(store), by=by, why=why)
+    return store.change(back_to_the_one_before(store, meant), by=by, why=why)
 
 
-def back_to_the_one_before(store: RoutingStore) -> Edit:
+def back_to_the_one_before(store: RoutingStore, meant: str | None = None) -> Edit:
     """The change that takes the default of now back; refused where it is not the default any more when it is written.
 
+    Args:
+        meant: the default that somebody saw when they decided. Of two who roll back at once, or of a person and the
+            watcher, the second one would otherwise take back what the first one had just put in its place.
     Raises: RoutingRefused, RoutingUnavailable.
     """
     table = store.read().table
+    expected = meant or table.default
+    _must_be_default(expected, table.default)
     if table.probation:
         return off_probation(table.probation.release, failed=True)
     before = default_before(store, table)
 
     def edit(document: dict[str, Any]) -> None:
-        if document["default"] != table.default:
-            raise RoutingRefused(
-                "roll back",
-                expected=f"{table.default} as the default",
-                received=document["default"],
-                do="Somebody was quicker; look at: geomagic route show",
-            )
+        _must_be_default(expected, document["default"])
         routing_changes.go_back_to(before)(document)
 
     return edit
+
+
+def _must_be_default(expected: str, received: str) -> None:
+    if received != expected:
+        raise RoutingRefused(
+            "roll back",
+            expected=f"{expected} as the default",
+            received=received,
+            do="Somebody was quicker; look at the traffic, or: geomagic route show",
+        )
 
 
 def present_and_before(store: RoutingStore) -> tuple[str, str]:
@@ -65,16 +75,17 @@ def present_and_before(store: RoutingStore) -> tuple[str, str]:
 
 
 def default_before(store: RoutingStore, table: RoutingTable) -> str:
-    """The last default before this table's that is still live. Raises: RoutingRefused."""
-    earlier = [each.default for each in store.history() if each.revision < table.revision]
-    defaults = ", ".join(dict.fromkeys([*earlier, table.default]))
-    for release in reversed(earlier):
-        if release != table.default and release in table.live:
-            return release
+    """The last default before this table's that is still live and was not itself taken back. Raises: RoutingRefused."""
+    defaults = [table.default]
+    for each in chain(store.backwards(before=table.revision), [NEVER]):  # what held before anybody wrote a table, too
+        if each.default not in defaults:
+            if not table.is_taken_back(each.default):
+                return each.default
+            defaults.append(each.default)
     raise RoutingRefused(
         "roll back",
-        expected=f"a release that was the default before {table.default} and is still live",
-        received=f"live: {', '.join(table.live)}; defaults so far: {defaults}",
+        expected=f"a release that was the default before {table.default}, is still live and was not taken back",
+        received=f"live: {', '.join(table.live)}; defaults so far: {', '.join(reversed(defaults))}",
         do="Choose one: geomagic route default RELEASE",
     )
 

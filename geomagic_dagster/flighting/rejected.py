@@ -17,7 +17,6 @@ looks next finds which of these is still to be done.
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 import time
@@ -39,7 +38,7 @@ from geomagic_dagster.guardrails.tags import (
     TAKEN_BACK_TAG,
     UPLOAD_TAG,
 )
-from geomagic_dagster.jobs.inbox import is_claimed, scan_name, take_back
+from geomagic_dagster.jobs.inbox import REASON, is_claimed, names_aside, reason_beside, scan_name, take_back
 from geomagic_dagster.jobs.process_scan import JOB
 from geomagic_dagster.releases.routing import RoutingStore, RoutingTable
 
@@ -55,7 +54,6 @@ PAGE = 200
 OVERLAP_S, RESOLUTION_S = 60.0, 1.0
 """How late a run may appear with the time of its change, and how many may have the same."""
 RUNS_OF_A_SCAN = 20
-REASON = "reason.txt"
 
 Outcome = Literal["taken up", "later", "not ours"]
 
@@ -149,7 +147,8 @@ class Rejected:
         if not folders or table.choose(scan_name(name)).release == of.release:  # somebody pinned it there
             return "not ours", None
         sentence = rejection_of(self._instance, run.run_id)
-        folders = [folder for folder in folders if _reason(folder) == sentence]
+        # other words than the run's are those of a person, who wants it to stay
+        folders = [folder for folder in folders if reason_beside(folder) == sentence]
         last = self._last_run(run)
         if last is None or not folders:
             return "not ours", None
@@ -178,7 +177,7 @@ class Rejected:
 
     def _folders(self, name: str) -> list[Path]:
         """Where uploads of this name lie aside: one had to make room for the other (jobs/inbox.py)."""
-        return [self._quarantine / each for each in _names(self._quarantine, name)]
+        return [self._quarantine / each for each in names_aside(self._quarantine, name)]
 
     def _last_run(self, run: DagsterRun) -> DagsterRun | None:
         """The run that has the last word on its upload, be it one that a person started by hand; no copies."""
@@ -201,20 +200,6 @@ def rejection_of(instance: DagsterInstance, run_id: str) -> str | None:
         if said is not None and kind is not None and kind.value == "rejected":
             return str(said.description).strip()
     return None
-
-
-def _names(folder: Path, name: str) -> list[str]:
-    pattern = glob.escape(name)
-    found = {*glob.glob(pattern, root_dir=folder), *glob.glob(f"{pattern}-[0-9]*", root_dir=folder)}
-    return sorted(each for each in found if (folder / each).is_dir())
-
-
-def _reason(folder: Path) -> str:
-    """Why it lies there: other words than the run's are those of a person, who wants it to stay."""
-    try:
-        return (folder / REASON).read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        return ""
 
 
 def _clear(folder: Path) -> bool:

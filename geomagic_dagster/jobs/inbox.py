@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import os
 import re
@@ -33,6 +34,9 @@ SETTLE_S = 10.0
 """A folder is complete when nothing in it changed for so long."""
 GIVE_UP_S = 600.0
 """An archive whose end has not come for so long is taken as it is; the checks say what is wrong with it."""
+
+REASON = "reason.txt"
+"""Beside an upload that was put aside: why."""
 
 ZIP_TAIL_BYTES = 22 + 65535
 """Its end record, and the longest comment behind it."""
@@ -252,7 +256,7 @@ def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | N
     folder.mkdir(parents=True, exist_ok=True)
     place = next(place for place in _numbered(folder / upload.name) if _made(place))
     try:
-        (place / "reason.txt").write_text(reason + "\n", encoding="utf-8")
+        (place / REASON).write_text(reason + "\n", encoding="utf-8")
         _move(upload, [place / upload.name])
     except BaseException:  # a full disk: it is tried again, and shall not leave a folder each time
         if not os.path.lexists(place / upload.name):
@@ -261,12 +265,27 @@ def move_aside(upload: Path, inbox: Path, folder: Path, reason: str) -> Path | N
     return place
 
 
+def names_aside(folder: Path, name: str) -> list[str]:
+    """Where uploads of this name lie aside in a folder: one had to make room for the other."""
+    pattern = glob.escape(name)
+    found = {*glob.glob(pattern, root_dir=folder), *glob.glob(f"{pattern}-[0-9]*", root_dir=folder)}
+    return sorted(each for each in found if (folder / each).is_dir())
+
+
+def reason_beside(aside: Path) -> str:
+    """Why an upload lies aside; empty where nobody said."""
+    try:
+        return (aside / REASON).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
+
+
 def take_back(aside: Path, inbox: Path) -> Path:
     """Moves an upload that lies beside its `reason.txt` back into the inbox; returns where it is now.
 
     Raises: FileNotFoundError where there is none in the folder `aside`.
     """
-    uploads = [path for path in aside.iterdir() if path.name != "reason.txt"] if aside.is_dir() else []
+    uploads = [path for path in aside.iterdir() if path.name != REASON] if aside.is_dir() else []
     if len(uploads) != 1:
         raise FileNotFoundError(
             errno.ENOENT, f"expected a folder with one upload and reason.txt; got {len(uploads)} uploads", str(aside)

@@ -60,18 +60,19 @@ def publish_package(
     with held(packages / LOCK):  # room.zip and room.tar at the same moment: each must see the other's name
         if _upload_published_as(packages, name) not in (None, upload_sha256):
             name = f"{name}-{upload_sha256[:8]}"
-        replace_whole(_run_record(packages, name), json.dumps(record, indent=1).encode())
+        replace_whole(run_record(packages, name), json.dumps(record, indent=1).encode())
         _place(package.value.files, packages / name)
     return packages / name
 
 
-def _run_record(packages: Path, name: str) -> Path:
+def run_record(packages: Path, name: str) -> Path:
+    """Where it is written what made a package."""
     return packages / f"{name}.run.json"
 
 
 def _upload_published_as(packages: Path, name: str) -> str | None:
     try:
-        return json.loads(_run_record(packages, name).read_bytes())["upload_sha256"]
+        return json.loads(run_record(packages, name).read_bytes())["upload_sha256"]
     except FileNotFoundError:
         return None
 

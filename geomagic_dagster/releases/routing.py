@@ -26,7 +26,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -151,12 +151,18 @@ class RoutingStore:
 
     def history(self, after: int = 0) -> Iterator[RoutingTable]:
         """Every valid revision behind `after`, the oldest first."""
-        for number in self._numbers():
-            if number > after:
-                try:
-                    yield self._get(number)
-                except RoutingRefused as error:
-                    log.warning("%s", error)
+        yield from self._valid(number for number in self._numbers() if number > after)
+
+    def backwards(self, before: int) -> Iterator[RoutingTable]:
+        """Every valid revision in front of `before`, the newest first; each is read when it is asked for."""
+        yield from self._valid(number for number in reversed(self._numbers()) if number < before)
+
+    def _valid(self, numbers: Iterable[int]) -> Iterator[RoutingTable]:
+        for number in numbers:
+            try:
+                yield self._get(number)
+            except RoutingRefused as error:
+                log.warning("%s", error)
 
     def _look(self, known: RoutingTable | None) -> tuple[Reading, bool]:
         """What is in force, and whether the whole place was listed."""

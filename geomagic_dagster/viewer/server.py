@@ -73,7 +73,9 @@ def answer(shelves: Mapping[str, Shelf], target: str) -> Answer:
         return _not_found("This address belongs to no room.")
     files = shelf.files(parts[1])
     if files is None:
-        return _not_found(f"There is no room {parts[1]!r} in {parts[0]}; it was removed, or never published.")
+        return _not_found(
+            f"There is no room {parts[1]!r} in {parts[0]}; it was removed, put into quarantine, or never published."
+        )
     if len(parts) == 2:  # without its last slash
         to = page_path(parts[0], parts[1]).split("/", 2)[2]  # relative: a proxy may have put something before it
         return Answer(HTTPStatus.MOVED_PERMANENTLY, b"", headers=(("Location", to),))

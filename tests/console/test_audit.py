@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from geomagic_dagster.console.registry.audit import record
 from geomagic_dagster.console.registry.models import AppendOnly, AuditEntry
+from tests.console.people import PASSWORD
 
 pytestmark = pytest.mark.django_db
 
@@ -93,3 +94,14 @@ def test_users_are_made_changed_and_written_down_but_never_deleted(client, make_
     assert client.get(reverse("admin:auth_group_add")).status_code == 403, "roles are fixed"
     client.force_login(make_user("olga", "operator"))
     assert client.get(reverse("admin:auth_user_add")).status_code == 403
+
+
+def test_who_gives_themselves_a_new_password_is_written_down(client, people):
+    client.force_login(people.rita.user)
+    said = {"old_password": PASSWORD, "new_password1": "another long one 2", "new_password2": "another long one 3"}
+    assert client.post("/admin/password_change/", said).status_code == 200
+    assert not AuditEntry.objects.exists(), "it was refused"
+    said["new_password2"] = said["new_password1"]
+    assert client.post("/admin/password_change/", said).status_code == 302
+    entry = AuditEntry.objects.get()
+    assert (entry.who, entry.action, entry.object, entry.after) == ("rita", "change_user", "user rita", "new password")

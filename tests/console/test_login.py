@@ -202,3 +202,18 @@ def test_one_address_may_not_try_name_after_name(client, home):
     codes = [client.post(LOGIN, {"username": f"name{n}", "password": "wrong"}).status_code for n in range(31)]
     assert codes == [200] * 30 + [429]
     assert client.get(LOGIN).status_code == 200
+
+
+def test_nobody_else_on_this_machine_reads_the_database(tmp_path):
+    """Sessions are in it, and whoever has one is logged in."""
+    from geomagic_dagster.console.server import _close_to_others
+
+    place = tmp_path / "home" / "console.sqlite3"
+    for mode in (None, 0o644):
+        if mode is not None:
+            place.chmod(mode)
+        _close_to_others({"ENGINE": "django.db.backends.sqlite3", "NAME": place})
+        assert place.stat().st_mode & 0o777 == 0o600
+    _close_to_others({"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"})
+    _close_to_others({"ENGINE": "django.db.backends.postgresql", "NAME": str(tmp_path / "geomagic")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
+from types import SimpleNamespace
+
 import pytest
+from django.contrib import admin
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import flights, lead_time, service
+from geomagic_dagster.console.registry.actions import ACTIONS
 from geomagic_dagster.console.registry.models import AuditEntry, Incident, Release
 from geomagic_dagster.flighting import promote
 from geomagic_dagster.flighting.compare import compare
@@ -130,3 +138,64 @@ def test_pages_open_where_the_routing_table_does_not_answer_and_actions_say_so(a
 @pytest.mark.parametrize("path", ["do/nothing/", "do/stage/", "do/roll_back/1.0/", "do/stage/9.9.9/"])
 def test_what_is_not_there_is_not_found(as_, home, path):
     assert as_("rita").get(f"/admin/{path}").status_code == 404
+
+
+def test_every_label_and_every_help_of_a_form_belongs_to_a_field(as_, approved, people):
+    """What a screen reader says of a field is found by its id."""
+    approved("1.0.0")
+    pages = [f"/admin/do/{name}/" for name, action in ACTIONS.items() if action.target == "none"]
+    pages += ["/admin/do/start_flight/1.0.0/", "/admin/scans/token/add/"]
+    client = as_("olga")
+    for page in pages:
+        content = client.get(page).content.decode()
+        ids = re.findall(r'\bid="([^"]+)"', content)
+        asked = re.findall(r'<label for="([^"]*)"', content)
+        asked += " ".join(re.findall(r'aria-describedby="([^"]+)"', content)).split()
+        assert asked and not set(asked) - set(ids), (page, set(asked) - set(ids))
+        assert len(ids) == len(set(ids)), page
+
+
+def test_the_list_of_releases_shows_everybody_their_own_steps(cut, people):
+    """Also where two ask at the same moment: the pages are made by threads that share their makers."""
+    release = cut("1.0.0")
+    pages = admin.site._registry[Release]
+    asks = [SimpleNamespace(user=person.user) for person in (people.rita, people.vera)]
+    ritas, veras = (pages.get_list_display(ask)[2] for ask in asks)  # pyright: ignore[reportArgumentType]
+    assert "/admin/do/stage/1.0.0/" in ritas(release) and veras(release) == "–"
+
+
+def test_times_say_of_which_zone_they_are(as_, home):
+    assert "All times are UTC." in as_("vera").get("/admin/").content.decode()
+
+
+def test_the_front_page_reads_no_more_changes_than_it_needs(db):
+    with CaptureQueriesContext(
+        connection,
+    ) as asked:
+        lead_time.summary()
+    assert [each["sql"].endswith("LIMIT 50") for each in asked.captured_queries] == [True]
+
+
+def test_a_flight_is_shown_as_the_watcher_says_it_stands(as_, approved, people, home):
+    approved("1.0.0")
+    flight = service.start_flight(people.rita, "1.0.0", "x", per_cent=10).flights[0].id
+    client = as_("vera")
+    assert "The watcher has not looked at it yet." in client.get("/admin/traffic/").content.decode()
+    place = home / flights.METRICS / flights.WATCHER
+    place.parent.mkdir(parents=True, exist_ok=True)
+    said = {"evidence": {flight: 0.5}, "sentences": {flight: "release 1.0: 20 runs; no worse so far."}}
+    place.write_text(json.dumps(said))
+    page = client.get("/admin/traffic/").content.decode()
+    assert "50.0 % of what ends it. release 1.0: 20 runs; no worse so far." in page
+
+
+def test_a_scan_is_named_with_or_without_its_ending(as_, home, settings):
+    """Runs know it without: a pin of kitchen.zip would pin nothing, and nobody would say so."""
+    client = as_("olga")
+    for name in ("kitchen.zip", " hall "):
+        said = {"scan": name, "line": "latest", "reason": "x"}
+        assert client.post("/admin/do/set_pin/", said).status_code == 302
+    said = {"name": "new_fit", "scans": "kitchen.tar.gz\n\nhall", "reason": "x"}
+    assert client.post("/admin/do/set_flag/", said).status_code == 302
+    table = settings.PLACES.routing().read().table
+    assert set(table.pins) == {"kitchen", "hall"} and table.flags["new_fit"].scans == ("hall", "kitchen")

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connections
 from geomagic_dagster.console import people
-from geomagic_dagster.console.registry import service
+from geomagic_dagster.console.registry import deciding, service, staging
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Approval, AuditEntry, Release
 from geomagic_dagster.console.registry.sync import sync_releases
@@ -54,6 +54,12 @@ said = at_once(lambda n: service.approve(Actor(User.objects.get(username="eve"))
 assert said.count("done") == 1 and sum("yours is there already" in each for each in said) == N - 1, said
 assert Approval.objects.count() == 1 and AuditEntry.objects.filter(action="approve").count() == 1
 assert Release.objects.get(version="1.0.0").kept == "proposed"
+
+# a test in staging that two people begin
+deciding.check_environment = lambda release: None
+Release.objects.filter(version="1.0.0").update(kept="staged")
+said = at_once(lambda n: staging.begin_test(Actor(User.objects.get(username="eve")), "1.0.0"))
+assert said.count("done") == 1 and sum("one runs since" in each for each in said) == N - 1, said
 
 # a creation that is sent again before the first was answered
 said = at_once(lambda n: uploads.create(ada, token, "room.zip", 100, key="once"))

@@ -11,6 +11,7 @@ from geomagic_dagster.console.registry.sync import look, sync_releases, sync_rou
 from geomagic_dagster.flighting import promote
 from geomagic_dagster.releases import environments, routing_changes
 from geomagic_dagster.releases.lifecycle import IllegalStep
+from geomagic_dagster.releases.routing_table import RoutingRefused
 
 pytestmark = pytest.mark.django_db
 
@@ -91,6 +92,37 @@ def test_a_rollback_long_after_the_smoke_scan_goes_to_the_default_before(approve
     service.roll_back(people.olga, "customers complain")
     assert (table().default, table().probation) == ("1.0", None)
     assert Incident.objects.get().title == "1.1 was rolled back to 1.0"
+
+
+def test_two_who_roll_back_at_once_roll_back_once(client, approved, people):
+    """Each saw 1.1 as the default. The second of them, if only by a second, must not bring it back."""
+    for version in ("1.0.0", "1.1.0"):
+        approved(version)
+        service.make_default(people.rita, version, "go")
+        settle(version[:3])
+    pages = {}
+    for name in ("olga", "sam"):
+        client.force_login(getattr(people, name).user)
+        pages[name] = client.get("/admin/do/roll_back/").context["form"]["meant"].initial
+    for name, status in (("olga", 302), ("sam", 409)):
+        client.force_login(getattr(people, name).user)
+        answer = client.post("/admin/do/roll_back/", {"reason": "customers complain", "meant": pages[name]})
+        assert answer.status_code == status
+    assert "expected 1.1 as the default; got 1.0. Somebody was quicker" in answer.content.decode()
+    assert (table().default, table().taken_back) == ("1.0", ("1.1",))
+    with pytest.raises(RoutingRefused, match="expected 1.1 as the default; got 1.0"):
+        service.roll_back(people.sam, "customers complain", "1.1")
+
+
+def test_rolling_back_never_brings_back_what_was_taken_back(approved, people):
+    approved("1.1.0")
+    service.make_default(people.rita, "1.1.0", "go")
+    settle("1.1")
+    service.roll_back(people.olga, "customers complain")
+    assert table().default == "latest"
+    with pytest.raises(RoutingRefused, match="is still live and was not taken back; got live: latest, 1.1; defaults"):
+        service.roll_back(people.sam, "customers complain")
+    assert table().default == "latest"
 
 
 def test_a_rollback_without_a_default_before_is_refused_in_words(home, people):

@@ -89,3 +89,11 @@ def test_one_that_the_default_fails_on_too_stays_aside_for_a_person(flown):
     folder = put_aside(flown, "room.zip")
     watcher.look()
     assert folder.exists() and in_the_inbox(flown) == []
+
+
+def test_what_somebody_dropped_among_the_failed_ones_keeps_no_upload_from_being_taken_up(flown):
+    (Path(flown.places.failed) / "a note.txt").write_text("look at room.zip")
+    flown.routing.change(end_flight("1.2", taken_back=True), by="watcher", why="it is worse")
+    watcher = flown.watcher()
+    watcher.look()
+    assert in_the_inbox(flown) == ["room.zip"] and watcher.counts.problem == ""

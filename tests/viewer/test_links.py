@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from dagster import DagsterInstance, MetadataValue, UrlMetadataValue
 
+from geomagic_dagster.jobs import withdrawn
 from geomagic_dagster.resources.shelf import StoreShelf
 from geomagic_dagster.resources.store import ArtefactCorrupt
 from geomagic_dagster.viewer.addresses import ARTEFACTS, PACKAGES
@@ -57,11 +58,17 @@ def test_the_store_is_asked_for_identities_only(toys):
         assert shelf.files(name) is None
 
 
-def test_a_corrupt_package_is_not_shown(toys):
+def test_a_package_that_was_withdrawn_is_not_shown_nor_a_corrupt_one(toys):
+    packages, quarantine = Path(toys.places.packages), Path(toys.places.quarantine)
     with DagsterInstance.ephemeral() as instance:
         assert toys.process(write_toy_scan(toys.inbox / NAME), instance).success
     [folder] = (Path(toys.places.store_url) / "artefacts" / "package").iterdir()
-    assert list(StoreShelf(toys.store).files(folder.name) or ()) == ["empty.bin", "letter.txt"]
+    shelf = StoreShelf(toys.store, lambda: withdrawn.uploads(quarantine))
+    assert list(shelf.files(folder.name) or ()) == ["empty.bin", "letter.txt"]
+    withdrawn.withdraw(packages, quarantine, NAME)
+    assert PackageFolder(packages).names() == [] and shelf.files(folder.name) is None
+    withdrawn.forget(quarantine, NAME)
+    assert list(shelf.files(folder.name) or ()) == ["empty.bin", "letter.txt"]
     (folder / "letter.txt").write_text("another")
     with pytest.raises(ArtefactCorrupt, match="Run the step package again"):
         StoreShelf(toys.store).files(folder.name)

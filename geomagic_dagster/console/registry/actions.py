@@ -7,17 +7,21 @@ may do it (service.py, roles.py), how the page looks (pages.py, templates/).
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from django import forms
+from django.conf import settings
 from django.urls import reverse
 
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
+from geomagic_dagster.jobs.inbox import scan_name
 from geomagic_dagster.releases.lifecycle import NEXT, SIDES, STEPS, legal_steps
+from geomagic_dagster.releases.routing import RoutingRefused, RoutingUnavailable
 
 Target = Literal["release", "flight", "incident", "none"]
 
@@ -46,12 +50,23 @@ class ApproveForm(ReasonForm):
             del self.fields["side"]
 
 
+class RollBackForm(ReasonForm):
+    """Remembers what was the default when the page was made: what its reader decided about."""
+
+    meant = forms.CharField(required=False, max_length=20, widget=forms.HiddenInput)
+
+    def fit(self, user: Any) -> None:
+        with suppress(RoutingUnavailable, RoutingRefused):  # the page says so itself
+            self.fields["meant"].initial = settings.PLACES.routing().read().table.default
+
+
 class FlightForm(ReasonForm):
     per_cent = forms.FloatField(
         min_value=0,
         max_value=100,
         label="Per cent of the uploads",
-        help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way.",
+        help_text="Which ones is decided by a hash of the scan: the same scan always goes the same way. A second "
+        "flight takes its share of what the first one leaves.",
     )
     shadow = forms.BooleanField(required=False, help_text="It sees copies of them; customers get the default's result.")
     may_change = forms.CharField(
@@ -63,7 +78,7 @@ class FlightForm(ReasonForm):
 
 
 class PinForm(ReasonForm):
-    scan = forms.CharField(max_length=200, help_text="Its name, as in the inbox without its ending.")
+    scan = forms.CharField(max_length=200, help_text="Its name, as in the inbox; an ending like .zip does not matter.")
     line = forms.CharField(
         max_length=20, required=False, label="Release", help_text="Like 1.0; empty: where the others go."
     )
@@ -147,7 +162,8 @@ ACTIONS: dict[str, Action] = {
         STEPS["roll_back"].label,
         STEPS["roll_back"].does,
         "none",
-        lambda who, _, said: service.roll_back(who, said["reason"]),
+        lambda who, _, said: service.roll_back(who, said["reason"], said.get("meant") or None),
+        RollBackForm,
     ),
     "archive": _of_a_release("archive", lambda who, version, said: service.archive(who, version, said["reason"])),
     "restore": _of_a_release("restore", lambda who, version, said: service.restore(who, version, said["reason"])),
@@ -156,7 +172,9 @@ ACTIONS: dict[str, Action] = {
         "Pin a scan",
         "one scan always goes to one release",
         "none",
-        lambda who, _, said: service.set_pin(who, said["scan"], said["line"] or None, said["reason"]),
+        lambda who, _, said: service.set_pin(
+            who, scan_name(said["scan"].strip()), said["line"] or None, said["reason"]
+        ),
         PinForm,
     ),
     "set_flag": Action(
@@ -169,7 +187,7 @@ ACTIONS: dict[str, Action] = {
             said["reason"],
             on=said["on"],
             per_cent=said["per_cent"] or 0.0,
-            scans=tuple(filter(None, map(str.strip, said["scans"].splitlines()))),
+            scans=tuple(filter(None, (scan_name(each.strip()) for each in said["scans"].splitlines()))),
         ),
         FlagForm,
     ),

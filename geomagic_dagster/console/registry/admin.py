@@ -89,7 +89,7 @@ def _menu_entry(name: str) -> Any:
 
 @admin.register(Release)
 class ReleaseAdmin(ReadOnly):
-    list_display = ("version", "where", "steps", "approved_by", "cut_at", "cut_by", "default_at", "open_incidents")
+    list_display = ("version", "where", "approved_by", "cut_at", "cut_by", "default_at", "open_incidents")
     list_filter = ("line", "kept", "traffic")
     search_fields = ("version", "commit", "cut_by", "changes__title", "changes__commit")
     actions = [_menu_entry(name) for name in ACTIONS if ACTIONS[name].target == "release"]
@@ -97,18 +97,20 @@ class ReleaseAdmin(ReadOnly):
     def get_actions(self, request: HttpRequest) -> Any:
         return {name: each for name, each in super().get_actions(request).items() if roles.allows(request.user, name)}
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        self.request = request
-        return super().changelist_view(request, extra_context)
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """With the steps of whoever asks: this object is shared by all threads, so that it remembers nobody."""
+
+        @admin.display(description="next legal step")
+        def steps(release: Release) -> str:
+            ahead = ((each.url, each.label) for each in links(request.user, release) if each.leads_on)
+            return format_html_join(" ", '<a class="step" href="{}">{}</a>', ahead) or "–"
+
+        version, where, *others = self.list_display
+        return (version, where, steps, *others)
 
     @admin.display(description="state")
     def where(self, release: Release) -> str:
         return badge(release.state)
-
-    @admin.display(description="next legal step")
-    def steps(self, release: Release) -> str:
-        ahead = ((each.url, each.label) for each in links(self.request.user, release) if each.leads_on)
-        return format_html_join(" ", '<a class="step" href="{}">{}</a>', ahead) or "–"
 
     @admin.display(description="approvals")
     def approved_by(self, release: Release) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Max, Q, QuerySet
@@ -51,6 +52,8 @@ class Flown:
     default: Numbers
     evidence: float | None
     """That it is worse, as a part of what ends the flight; None where no watcher looked yet."""
+    sentence: str = ""
+    """How it stands, as the watcher says it."""
 
     @property
     def evidence_per_cent(self) -> float | None:
@@ -63,7 +66,7 @@ class Flown:
 
 def flown(table: RoutingTable) -> list[Flown]:
     """Every flight of a table with its numbers."""
-    found, evidence = [], _evidence()
+    found, evidence, sentences = [], _of_watcher("evidence"), _of_watcher("sentences")
     for flight in table.flights:
         runs = Run.objects.filter(status__in=(SUCCESS, FAILURE))
         if (since := parse_datetime(flight.started_at)) is not None:
@@ -75,6 +78,7 @@ def flown(table: RoutingTable) -> list[Flown]:
                 _numbers(flight.release, runs.filter(flight=flight.id)),
                 _numbers(table.default, of_default),
                 evidence.get(flight.id),
+                sentences.get(flight.id, ""),
             )
         )
     return found
@@ -137,10 +141,10 @@ def ended(table: RoutingTable | None) -> list[str]:
     return [each["flight"] for each in found.order_by("-at")[:ENDED_SHOWN]]
 
 
-def _evidence() -> dict[str, float]:
+def _of_watcher(what: str) -> dict[str, Any]:
     """What the watcher keeps of its verdicts, by flight."""
     try:
-        return json.loads((settings.HOME / METRICS / WATCHER).read_bytes()).get("evidence", {})
+        return json.loads((settings.HOME / METRICS / WATCHER).read_bytes()).get(what, {})
     except (OSError, ValueError, AttributeError):  # none has looked yet: the page says so
         return {}
 

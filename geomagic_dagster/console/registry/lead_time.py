@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Min, Q
+from django.db.models import Min, Q, QuerySet
 
 from geomagic_dagster.console.registry.models import Change, Release
 from geomagic_dagster.console.scans.models import Run
@@ -60,9 +60,9 @@ def first_scan_at(release: Release) -> datetime | None:
     return runs.exclude(scan__upload__startswith=SMOKE).aggregate(first=Min("ended_at"))["first"]
 
 
-def changes() -> list[Lead]:
-    """Every change, the newest first."""
-    return [lead(each) for each in Change.objects.select_related("release").order_by("-committed_at")]
+def changes() -> QuerySet[Change]:
+    """Every change, the newest first, with its release; nothing is read before somebody asks for a part."""
+    return Change.objects.select_related("release").order_by("-committed_at", "-pk")
 
 
 def lead(change: Change) -> Lead:
@@ -77,7 +77,7 @@ def lead(change: Change) -> Lead:
 
 def summary() -> Summary:
     """The medians over the last changes that came so far."""
-    recent = changes()[:RECENT]
+    recent = [lead(each) for each in changes()[:RECENT]]
     return Summary(
         len(recent),
         _median([each.to_scan for each in recent]),

@@ -112,7 +112,12 @@ def lead_times(request: HttpRequest) -> HttpResponse:
     """Change by change: from its commit to the first customer's scan, and to the default."""
     look()
     page = Paginator(lead_time.changes(), REVISIONS_A_PAGE).get_page(request.GET.get("page"))
-    context = {"title": "Lead time", "page": page, "summary": lead_time.summary()}
+    context = {
+        "title": "Lead time",
+        "page": page,
+        "leads": [lead_time.lead(each) for each in page],
+        "summary": lead_time.summary(),
+    }
     return _page(request, "console/lead_time.html", context)
 
 

@@ -186,13 +186,16 @@ def make_default(actor: Actor, version: str, reason: str) -> RoutingTable:
         return change_table(actor, synced, "make_default", f"release {version}", reason, *edits)
 
 
-def roll_back(actor: Actor, reason: str) -> RoutingTable:
-    """The default before this one is the default again; an incident is opened for the one that is not."""
+def roll_back(actor: Actor, reason: str, meant: str | None = None) -> RoutingTable:
+    """The default before this one is the default again; an incident is opened for the one that is not.
+
+    `meant`: the default that the actor saw; refused where somebody, or the watcher, took it back meanwhile.
+    """
     with deciding(actor, "roll_back", reason) as synced:
         table = settings.PLACES.routing().read().table
         current = Release.objects.filter(line=table.default, is_current=True).first()
         what = f"release {current.version if current else table.default}"
-        edit = promote.back_to_the_one_before(settings.PLACES.routing())
+        edit = promote.back_to_the_one_before(settings.PLACES.routing(), meant)
         return change_table(actor, synced, "roll_back", what, reason, edit)
 
 

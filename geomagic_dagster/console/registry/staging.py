@@ -26,12 +26,14 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.utils import timezone
 
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import deciding, service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release, StagingTest
+from geomagic_dagster.console.registry.sync import lock
 from geomagic_dagster.jobs.inbox import move_to_free
 from geomagic_dagster.releases import environments
 
@@ -89,6 +91,12 @@ def test_in_staging(actor: Actor, version: str) -> StagingTest:
 def begin_test(actor: Actor, version: str) -> StagingTest:
     """Whether it may be tested now; the test that `run_test` then runs. Raises: REFUSALS."""
     roles.require(actor.user, "test_in_staging")
+    with transaction.atomic():
+        lock()  # two who begin one at the same moment would remove each other's packages
+        return _begun(actor, version)
+
+
+def _begun(actor: Actor, version: str) -> StagingTest:
     release = Release.objects.filter(version=version).first()
     if release is None:
         raise deciding.Refused(f"release {version}: expected one that was cut; got none. Cut it, or choose another.")

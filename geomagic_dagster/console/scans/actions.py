@@ -10,6 +10,7 @@ from pathlib import Path
 from dagster import DagsterRunStatus, RunsFilter
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry import service
@@ -21,11 +22,13 @@ from geomagic_dagster.console.scans.models import ON_ITS_WAY, OVER, Scan, State
 from geomagic_dagster.console.scans.outcomes import end
 from geomagic_dagster.console.scans.refusals import Refused
 from geomagic_dagster.cv.stage import SOURCE
+from geomagic_dagster.flighting.shadows import published_from
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
 from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.jobs.attempts import ALIVE
-from geomagic_dagster.jobs.inbox import claimed, move_aside, scan_name
+from geomagic_dagster.jobs.inbox import claimed, move_aside, names_aside, reason_beside, scan_name
 from geomagic_dagster.jobs.process_scan import JOB
+from geomagic_dagster.jobs.withdrawn import withdraw
 
 REPOSITORY = "__repository__"
 """What Dagster calls the definitions of a location."""
@@ -101,8 +104,10 @@ def rerun(scan: Scan, release: str, actor: Actor, reason: str, *, pin: bool = Fa
     this release too. Raises: Refused, roles.NotAllowed.
     """
     roles.require(actor.user, "rerun_scan")
-    upload = where_upload_lies(scan)
     scan.refresh_from_db()
+    if scan.quarantined_at is not None:  # its package would be everybody's again
+        roles.require(actor.user, "quarantine_scan")
+    upload = where_upload_lies(scan)
     if not scan.is_over or upload is None:
         raise Refused(
             scan.name,
@@ -155,24 +160,30 @@ def _submit(scan: Scan, release: str, upload: Path) -> str:
 
 
 def where_upload_lies(scan: Scan) -> Path | None:
-    """Where the upload of a scan is kept now: done, put aside, or still in the inbox."""
+    """Where the upload of a scan is kept now: done, put aside, or still in the inbox.
+
+    Uploads by the inbox may have one name: which of them it is, its run knows, or the reason that lies beside it.
+    """
     if not scan.upload or Path(scan.upload).name != scan.upload:
         return None
     places, name = settings.PLACES, scan.upload
-    candidates = (
-        Path(places.done) / name,
-        Path(places.failed) / name / name,
-        Path(places.quarantine) / name / name,
-        Path(places.inbox) / name,
-    )
-    return next((each for each in candidates if each.exists()), None)
+    run = instance().get_run_by_id(scan.run_id) if scan.run_id else None
+    done = Path(places.done) / name if run is None else published_from(instance(), run)
+    candidates = [done] if done is not None and done.parent == Path(places.done) else []
+    for folder in (Path(places.failed), Path(places.quarantine)):
+        aside = [folder / each / name for each in names_aside(folder, name)]
+        candidates += sorted(aside, key=lambda each: not reason_beside(each.parent).startswith(scan.reason))
+    return next((each for each in (*candidates, Path(places.inbox) / name) if each.exists()), None)
 
 
 # --- quarantine -------------------------------------------------------------------------------------
 
 
 def quarantine(scan: Scan, actor: Actor, reason: str) -> None:
-    """Puts a scan aside by hand: nobody gets its package any more, nothing processes it. Raises: Refused."""
+    """Puts a scan aside by hand: its package is for operators alone, and nothing processes it. Raises: Refused.
+
+    Where an operator runs it again, it is free with the package that comes of it.
+    """
     roles.require(actor.user, "quarantine_scan")
     scan.refresh_from_db()
     if not reason.strip():
@@ -188,9 +199,12 @@ def quarantine(scan: Scan, actor: Actor, reason: str) -> None:
     upload = where_upload_lies(scan)
     quarantined = Path(settings.PLACES.quarantine)
     with transaction.atomic():
+        scan.refresh_from_db(from_queryset=Scan.objects.select_for_update())
         before = {"state": scan.state, "package": scan.package}
         record(actor, "quarantine_scan", f"scan {scan.pk}", before=before, reason=reason)
-        end(scan, State.REJECTED, reason, instead_of=State.values)
+        end(scan, State.REJECTED, reason, instead_of=State.values, quarantined_at=timezone.now())
+        if scan.package:
+            withdraw(Path(settings.PLACES.packages), quarantined, scan.package)
         words = f"{reason} ({actor.name})"
         if upload is not None and upload.is_relative_to(quarantined):  # other words than a run's: it stays there
             replace_whole(upload.parent / "reason.txt", f"{words}\n".encode())

@@ -24,7 +24,7 @@ from geomagic_dagster.console import roles
 from geomagic_dagster.console.registry.admin import ReadOnly
 from geomagic_dagster.console.registry.audit import Actor, record
 from geomagic_dagster.console.scans import scan_page, tokens
-from geomagic_dagster.console.scans.models import Delivery, Scan, Scope, Token
+from geomagic_dagster.console.scans.models import Delivery, Scan, Scope, State, Token
 
 MAX_DAYS = 3 * 365
 
@@ -55,7 +55,7 @@ class ScanAdmin(ReadOnly):
 
     @admin.display(description="")
     def picture(self, scan: Scan) -> str:
-        if not scan.package:
+        if not scan.package or scan.state != State.DONE:
             return ""
         address = reverse("scan-file", args=[scan.pk, "preview.png"])
         return format_html('<img class="scan-picture" src="{}" alt="" width="96" height="72" loading="lazy">', address)
@@ -80,7 +80,10 @@ class ScanAdmin(ReadOnly):
 class TokenForm(forms.ModelForm):
     """What is asked of whoever makes a token."""
 
-    owner = forms.ModelChoiceField(User.objects.filter(is_active=True), help_text="Whose scans it sends and reads.")
+    owner = forms.ModelChoiceField(
+        User.objects.filter(is_active=True),
+        help_text="Whose scans it sends and reads. For an app or a partner: an account of its own, a sender.",
+    )
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices, widget=forms.CheckboxSelectMultiple, initial=[Scope.UPLOAD]
     )
@@ -89,6 +92,13 @@ class TokenForm(forms.ModelForm):
     class Meta:
         model = Token
         fields = ("name", "owner")
+
+    def clean(self) -> Any:
+        """No scope that its owner's roles do not reach."""
+        said = super().clean() or {}
+        if said.get("owner") and (problems := tokens.beyond(said["owner"], said.get("scopes", ()))):
+            self.add_error("owner", " ".join(problems))
+        return said
 
 
 @admin.register(Token)
@@ -127,7 +137,7 @@ class TokenAdmin(ReadOnly):
 
     @admin.display(boolean=True, description="valid")
     def is_valid(self, token: Token) -> bool:
-        return token.revoked_at is None and token.expires_at > timezone.now()
+        return token.revoked_at is None and token.expires_at > timezone.now() and token.owner.is_active
 
     @admin.action(description="Revoke: they open nothing any more")
     def revoke(self, request: HttpRequest, chosen: QuerySet[Token]) -> None:
@@ -142,11 +152,20 @@ class TokenAdmin(ReadOnly):
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnly):
-    list_display = ("event", "scan", "url", "attempts", "delivered_at", "next_at", "last_said")
+    list_display = ("event", "scan", "host", "attempts", "delivered_at", "next_at", "last_said")
     list_filter = ("event", "delivered_at")
-    search_fields = ("scan__name", "url")
+    search_fields = ("scan__name",)
     list_select_related = ("scan",)
     actions = ["send_again"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """The address for those alone who gave its sender a token: it may open something at its receiver's."""
+        fields = super().get_fields(request, obj)
+        return fields if roles.allows(request.user, "manage_tokens") else [name for name in fields if name != "url"]
+
+    @admin.display(description="to")
+    def host(self, delivery: Delivery) -> str:
+        return delivery.host
 
     @admin.display(description="last answer")
     def last_said(self, delivery: Delivery) -> str:

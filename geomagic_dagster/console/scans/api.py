@@ -1,7 +1,7 @@
 """The API of scans: send, ask, cancel, fetch. For programs, with a token.
 
-Belongs here: addresses, headers, which scope a call needs. Does not belong here: what is done (uploads.py,
-receiving.py, actions.py), pages for people (pages.py).
+Belongs here: addresses, headers, which scope a call needs, and which right of the token's owner. Does not belong here:
+what is done (uploads.py, receiving.py, actions.py), pages for people (pages.py).
 
 An upload speaks tus 1.0, so that existing clients work; who has none sends JSON to create it, and bytes with PATCH.
 """
@@ -23,6 +23,7 @@ from ninja.errors import ValidationError
 from ninja.security import HttpBearer
 from pydantic import ValidationError as Invalid
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.client import client_ip, counted_as
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.scans import actions, rates, refusals, tokens, tus, uploads
@@ -119,6 +120,7 @@ def discover(request: HttpRequest) -> HttpResponse:
 def create(request: HttpRequest) -> HttpResponse:
     """A new upload: by tus' headers, or by JSON. The same Idempotency-Key twice is one scan."""
     token = _token(request, Scope.UPLOAD)
+    tokens.need_right(token, *tokens.SENDS)
     tus.check_version(request)
     rates.count("create", token.pk)
     key = request.headers.get("Idempotency-Key", "").strip()
@@ -189,7 +191,7 @@ def _json(request: HttpRequest) -> Any:
 )
 def offset(request: HttpRequest, scan_id: UUID) -> HttpResponse:
     """How much of an upload was received: go on from Upload-Offset."""
-    scan = _scan(request, scan_id, Scope.UPLOAD)
+    scan = _scan(request, scan_id, Scope.UPLOAD, rights=tokens.SENDS)
     tus.check_version(request)
     _check_open(scan)
     name = base64.b64encode(scan.name.encode()).decode()
@@ -212,7 +214,7 @@ def offset(request: HttpRequest, scan_id: UUID) -> HttpResponse:
 )
 def send(request: HttpRequest, scan_id: UUID) -> HttpResponse:
     """The bytes from Upload-Offset on: all that are left, or some."""
-    scan = _scan(request, scan_id, Scope.UPLOAD)
+    scan = _scan(request, scan_id, Scope.UPLOAD, rights=tokens.SENDS)
     tus.check_version(request)
     if request.content_type != tus.BYTES:
         received = repr((request.content_type or "")[:60])
@@ -242,7 +244,7 @@ def _receive(request: HttpRequest, scan: Scan, at: int) -> int:
             size = append(uploads.part_of(scan), at, total, read, length=length, checksum=checksum, hang_up=hang_up)
         except FileNotFoundError:  # cancelled, or whole, since we looked
             raise _gone(scan) from None
-    uploads.went_on(scan, size)
+    uploads.went_on(scan, size, came=size > at)
     scan.refresh_from_db()
     if scan.state == State.REJECTED:
         raise Refused.saying(scan.reason)
@@ -272,7 +274,8 @@ def list_scans(
 ) -> JsonResponse:
     """The owner's scans, the newest first; `before` goes on behind a page."""
     token = _token(request, Scope.READ, Scope.UPLOAD)
-    scans = Scan.objects.all() if token.allows(Scope.ADMIN) else Scan.objects.filter(owner=token.owner)
+    tokens.need_right(token, *tokens.READS_OWN)
+    scans = Scan.objects.all() if _sees_all(token) else Scan.objects.filter(owner=token.owner)
     if before is not None:
         scans = scans.filter(created_at__lt=_in_utc(before))
     if state is not None:
@@ -300,9 +303,11 @@ def ask(request: HttpRequest, scan_id: UUID) -> HttpResponse:
 @api.delete("/scans/{scan_id}", response={204: None, **ERRORS(401, 403, 404, 409, 412, 429)}, operation_id="cancel")
 def cancel(request: HttpRequest, scan_id: UUID) -> HttpResponse:
     """Ends an upload, or the processing of a scan. What has a package stays."""
-    scan = _scan(request, scan_id, Scope.UPLOAD)
+    scan = _scan(request, scan_id, Scope.UPLOAD, rights=tokens.SENDS)
     tus.check_version(request)
     token: Token = request.auth  # pyright: ignore[reportAttributeAccessIssue]
+    if scan.owner_id != token.owner_id:
+        tokens.need_right(token, "cancel_scan")
     actions.cancel_as_sender(scan, Actor(token.owner, client_ip(request)), f"with the token {token}")
     return tus.speak(HttpResponse(status=204))
 
@@ -337,11 +342,16 @@ def _token(request: HttpRequest, *scopes: str) -> Token:
     return token
 
 
-def _scan(request: HttpRequest, scan_id: UUID, *scopes: str) -> Scan:
+def _sees_all(token: Token) -> bool:
+    return token.allows(Scope.ADMIN) and roles.allows(token.owner, "view")
+
+
+def _scan(request: HttpRequest, scan_id: UUID, *scopes: str, rights: tuple[str, ...] = tokens.READS_OWN) -> Scan:
     """One of the token's owner. Raises: Refused; 404 for somebody else's, as if there were none."""
     token = _token(request, *scopes)
+    tokens.need_right(token, *rights)
     scan = Scan.objects.select_related("token").filter(pk=scan_id).first()
-    if scan is None or not (scan.owner_id == token.owner_id or token.allows(Scope.ADMIN)):
+    if scan is None or not (scan.owner_id == token.owner_id or _sees_all(token)):
         raise refusals.not_found(scan_id)
     return scan
 

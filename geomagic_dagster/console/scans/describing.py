@@ -14,10 +14,12 @@ from urllib.parse import quote
 from django.conf import settings
 from django.core import signing
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.scans import uploads
 from geomagic_dagster.console.scans.dagster_link import instance
 from geomagic_dagster.console.scans.models import ON_ITS_WAY, Scan, State
 from geomagic_dagster.console.scans.progress import progress_of
+from geomagic_dagster.jobs import withdrawn
 from geomagic_dagster.viewer.folders import HALF_WRITTEN
 
 LINK_SALT = "geomagic.scan"
@@ -83,8 +85,15 @@ def package_folder(scan: Scan) -> Path | None:
     """The folder of a scan's package; None where it has none."""
     if not scan.package or Path(scan.package).name != scan.package or HALF_WRITTEN.fullmatch(scan.package):
         return None
-    folder = Path(settings.PLACES.packages) / scan.package
+    places = settings.PLACES
+    packages = Path(places.packages) if scan.quarantined_at is None else withdrawn.folder_in(Path(places.quarantine))
+    folder = packages / scan.package
     return folder if folder.is_dir() and not folder.is_symlink() else None
+
+
+def is_open(scan: Scan, user: Any) -> bool:
+    """Whether this user may have a scan's package: in quarantine, only who puts scans there."""
+    return scan.state == State.DONE or (scan.quarantined_at is not None and roles.allows(user, "quarantine_scan"))
 
 
 def package_files(scan: Scan) -> list[Path]:

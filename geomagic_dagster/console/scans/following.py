@@ -39,6 +39,7 @@ from geomagic_dagster.guardrails.tags import (
     VERSION_TAG,
 )
 from geomagic_dagster.guardrails.words import plain
+from geomagic_dagster.jobs import withdrawn
 from geomagic_dagster.jobs.process_scan import JOB, PUBLISH
 
 log = logging.getLogger("geomagic.console.following")
@@ -119,6 +120,7 @@ def look_at(record: RunRecord, instance: DagsterInstance) -> Scan | None:
     if known is not None and all(getattr(known, name) == value for name, value in values.items()):
         return scan
     with transaction.atomic():  # a run that is noted is never one whose meaning was not
+        scan.refresh_from_db(from_queryset=Scan.objects.select_for_update())  # nobody quarantines it meanwhile
         seen, _ = Run.objects.update_or_create(run_id=run.run_id, defaults=values)
         if seen.taken_up_again is not None and (known is None or known.taken_up_again is None):
             _note_taken_up_again(scan, seen)
@@ -193,9 +195,16 @@ def _note_taken_up_again(scan: Scan, run: Run) -> None:
 def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rerun: bool) -> None:
     """What a scan is, by its newest run that is none for comparison only."""
     status = DagsterRunStatus(run.status)
+    if scan.quarantined_at is not None and not (is_rerun and run.created_at > scan.quarantined_at):
+        if status == DagsterRunStatus.SUCCESS:  # it began before, or was started past the console: it frees nothing
+            _withdraw(package_of(instance, run.run_id))
+        return
     about = {"run_id": run.run_id, "release": run.release, "version": run.version, "flight": run.flight}
     if status == DagsterRunStatus.SUCCESS:
-        end(scan, State.DONE, instead_of=State.values, package=package_of(instance, run.run_id), **about)
+        was, package = scan.quarantined_at and scan.package, package_of(instance, run.run_id)
+        end(scan, State.DONE, instead_of=State.values, package=package, quarantined_at=None, **about)
+        if was:
+            withdrawn.forget(Path(settings.PLACES.quarantine), was)
         return
     if is_rerun and scan.package:  # what the customer has stays, until there is something in its place
         return
@@ -220,6 +229,11 @@ def _draw_conclusions(scan: Scan, run: Run, instance: DagsterInstance, *, is_rer
             Scan.objects.filter(pk=scan.pk).update(state=State.QUEUED, reason=reason, **about)
         else:
             end(scan, State.FAILED, sentence, instead_of=State.values, **about)
+
+
+def _withdraw(package: str) -> None:
+    if package:
+        withdrawn.withdraw(Path(settings.PLACES.packages), Path(settings.PLACES.quarantine), package)
 
 
 def _look_again_at_failed(instance: DagsterInstance) -> None:

@@ -7,6 +7,7 @@ here by following.py), rules (the services beside this file).
 from __future__ import annotations
 
 import uuid
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.db import models
@@ -24,6 +25,7 @@ class Token(models.Model):
 
     name = models.CharField(max_length=80, help_text="What it is for: the app, the partner.")
     owner = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, related_name="scan_tokens")
+    """Who answers for it: it opens no more than they may do (tokens.py)."""
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField("begins with", max_length=12, editable=False)
     scopes = models.CharField(max_length=60, default=Scope.UPLOAD)
@@ -85,6 +87,9 @@ class Scan(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     reopened_at = models.DateTimeField(
         null=True, blank=True, help_text="When it was taken up again, as the release that ended it was taken back."
+    )
+    quarantined_at = models.DateTimeField(
+        null=True, blank=True, help_text="When an operator put it aside; its package is for operators since."
     )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Until when the next bytes have to come.")
 
@@ -164,7 +169,12 @@ class Delivery(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.event} to {self.url}"
+        return f"{self.event} to {self.host}"
+
+    @property
+    def host(self) -> str:
+        """Whose it is. What stands behind that may be a secret of its receiver."""
+        return urlsplit(self.url).netloc
 
 
 class Asked(models.Model):

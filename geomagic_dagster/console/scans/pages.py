@@ -19,7 +19,7 @@ from django.views.decorators.http import require_safe
 from geomagic_dagster.console import roles
 from geomagic_dagster.console.client import counted_as
 from geomagic_dagster.console.scans import rates
-from geomagic_dagster.console.scans.describing import described, package_file, package_folder, scan_of_link
+from geomagic_dagster.console.scans.describing import described, is_open, package_file, package_folder, scan_of_link
 from geomagic_dagster.console.scans.files import file_answer
 from geomagic_dagster.console.scans.models import Scan, State
 from geomagic_dagster.console.scans.refusals import Refused
@@ -84,7 +84,7 @@ def _status(request: HttpRequest, scan: Scan) -> HttpResponse:
 
 
 def _file(request: HttpRequest, scan: Scan, name: str) -> FileResponse:
-    path = package_file(scan, name) if scan.state == State.DONE else None
+    path = package_file(scan, name) if is_open(scan, request.user) else None
     if path is None:
         raise Http404
     return file_answer(path, may_show="download" not in request.GET)
@@ -92,7 +92,7 @@ def _file(request: HttpRequest, scan: Scan, name: str) -> FileResponse:
 
 def _room(request: HttpRequest, scan: Scan) -> HttpResponse:
     """The page of the room, whole: it needs nothing else, and its policy lets it ask for nothing else."""
-    folder = package_folder(scan) if scan.state == State.DONE else None
+    folder = package_folder(scan) if is_open(scan, request.user) else None
     if folder is None:
         raise Http404
     answer = HttpResponse(room_page(package_files(folder), scan.name))

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import AuditEntry
 from geomagic_dagster.console.scans import actions, describing
 from geomagic_dagster.console.scans.dagster_link import run_url
-from geomagic_dagster.console.scans.models import Scan
+from geomagic_dagster.console.scans.models import Scan, State
 from geomagic_dagster.cv.room_model import RoomDocument
 from geomagic_dagster.launching.intake import Refused
 
@@ -53,6 +54,8 @@ MOST_ROWS = 200
 def badge(scan: Scan) -> str:
     """Its state as a coloured word."""
     said = "cancelling" if scan.is_cancelling and not scan.is_over else scan.state
+    if scan.quarantined_at is not None and scan.is_over:
+        said = "quarantined"
     return format_html('<span class="state state-{}">{}</span>', COLOURS[scan.state], said)
 
 
@@ -89,7 +92,7 @@ ACTIONS = {
     ),
     "quarantine_scan": Action(
         "Quarantine",
-        "puts its upload aside; nobody gets its package any more, and its sender is told the reason",
+        "puts its upload aside; only operators see its package any more, and its sender is told the reason",
         lambda actor, scan, said: actions.quarantine(scan, actor, said["reason"]),
         True,
     ),
@@ -104,7 +107,9 @@ ACTIONS = {
 
 def page(request: HttpRequest, scan: Scan) -> HttpResponse:
     """Everything about one scan."""
-    files = {path.name: path for path in describing.package_files(scan)}
+    is_open = describing.is_open(scan, request.user)
+    files = {path.name: path for path in describing.package_files(scan)} if is_open else {}
+    room = _room(files)
     said = describing.described(scan)
     context = {
         "title": scan.name,
@@ -114,7 +119,9 @@ def page(request: HttpRequest, scan: Scan) -> HttpResponse:
         "badge": badge(scan),
         "files": [{"name": path.name, "bytes": path.stat().st_size} for path in files.values()],
         "names": set(files),
-        "facts": _facts(files),
+        "facts": _facts(room) if isinstance(room, RoomDocument) else [],
+        "warnings": room.warnings if isinstance(room, RoomDocument) else [],
+        "without": room if isinstance(room, str) else _without(scan, is_open),
         "measurements": _measurements(files),
         "runs": [{"run": run, "url": run_url(run.pk)} for run in scan.runs.all()],
         "deliveries": scan.deliveries.all(),
@@ -144,7 +151,10 @@ def do(request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
         roles.require(request.user, action)
     except roles.NotAllowed as refused:
         return _answer(request, "console/do.html", context | {"refused": str(refused)}, HTTPStatus.FORBIDDEN)
-    form = context["form"] = known.form(request.POST or None)
+    try:
+        form = context["form"] = known.form(request.POST or None)
+    except service.REFUSALS as refused:  # which releases are live, nobody knows
+        return _answer(request, "console/do.html", context | {"refused": str(refused)}, HTTPStatus.CONFLICT)
     if request.method != "POST" or not form.is_valid():
         return _answer(request, "console/do.html", context)
     try:
@@ -155,16 +165,31 @@ def do(request: HttpRequest, pk: UUID, action: str) -> HttpResponse:
     return redirect(back)
 
 
-def _facts(files: dict[str, Any]) -> list[tuple[str, str]]:
-    """The room in numbers; nothing where room.json is missing or broken."""
+def _room(files: dict[str, Path]) -> RoomDocument | str | None:
+    """The package's room.json; in words why it says nothing; None where there is none."""
+    try:
+        return RoomDocument.model_validate_json(files["room.json"].read_bytes())
+    except ValidationError:
+        return "room.json is broken: expected a room document"
+    except (KeyError, FileNotFoundError):  # another package takes its place at this moment
+        return None
+
+
+def _without(scan: Scan, is_open: bool) -> str:
+    """Why there is no package to be seen, in words."""
+    if scan.quarantined_at is not None:
+        return "none was made before it was put into quarantine" if is_open else "in quarantine: only operators see it"
+    if not scan.is_over:
+        return "no package yet"
+    if scan.state == State.DONE:
+        return "it has a package, but not where packages are published: run it again"
+    return f"none: the scan is {scan.state}"
+
+
+def _facts(room: RoomDocument) -> list[tuple[str, str]]:
+    """The room in numbers."""
     from geomagic_dagster.cv.floor_plan_dimensions import with_sigma
 
-    if "room.json" not in files:
-        return []
-    try:
-        room = RoomDocument.model_validate_json(files["room.json"].read_bytes())
-    except ValidationError:
-        return [("room.json", "broken: expected a room document")]
     measured = room.measured
     quantities = (
         ("Floor", measured.area, "m²"),

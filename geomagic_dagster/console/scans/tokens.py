@@ -2,6 +2,9 @@
 
 Belongs here: everything about a token but who may make one (roles.py). Does not belong here: HTTP (api.py).
 
+A token opens what its scopes say, and of that what the roles of its owner allow at the moment when it is shown: who
+loses a role takes it from their tokens too.
+
 A secret has 256 bits of chance, so a plain SHA-256 of it is as hard to turn back as a slow one; finding a token is one
 look into an index, whose time says nothing about other tokens.
 """
@@ -18,11 +21,20 @@ from typing import Any
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.scans.models import Scope, Token
 from geomagic_dagster.console.scans.refusals import Refused
 
 PREFIX = "gm_"
 DAYS = 365
+SENDS, READS_OWN = ("upload_scan",), ("upload_scan", "view")
+"""What the owner of a token must be allowed, one of these, to send scans; and to read what was sent so."""
+ASKS: dict[str, tuple[tuple[str, ...], ...]] = {
+    Scope.UPLOAD: (SENDS,),
+    Scope.READ: (READS_OWN,),
+    Scope.ADMIN: (SENDS, ("view",), ("cancel_scan",)),
+}
+"""What a token's owner must be allowed for a scope: one of each."""
 USED_EVERY_S = 60.0
 """So often the last use is written down: not with each piece of an upload."""
 
@@ -71,6 +83,36 @@ def need(token: Token, *scopes: str) -> None:
             do="Ask an operator for another.",
             status=403,
         )
+
+
+def need_right(token: Token, *actions: str) -> None:
+    """Raises Refused (403) where the owner of the token may do none of these."""
+    if not any(roles.allows(token.owner, action) for action in actions):
+        raise Refused(
+            "token",
+            expected=f"one whose owner has one of the roles {', '.join(_who(actions))}",
+            received=f"one whose owner has {_roles(token.owner)}",
+            do="Ask an operator for another, or for the role.",
+            status=403,
+        )
+
+
+def beyond(owner: Any, scopes: Iterable[str]) -> list[str]:
+    """Scopes that a token of this owner could not use, each with the roles that may."""
+    return [
+        f"{scope}: expected an owner with one of the roles {', '.join(_who(actions))}; {owner} has {_roles(owner)}."
+        for scope in scopes
+        for actions in ASKS.get(scope, ())
+        if not any(roles.allows(owner, action) for action in actions)
+    ]
+
+
+def _who(actions: Iterable[str]) -> list[str]:
+    return [role for role in roles.KNOWN if any(role in roles.TABLE[action] for action in actions)]
+
+
+def _roles(user: Any) -> str:
+    return ", ".join(sorted(roles.roles_of(user))) or "no role"
 
 
 def revoke(token: Token) -> None:

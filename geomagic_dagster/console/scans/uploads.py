@@ -215,10 +215,11 @@ def a_senders_place() -> Iterator[None]:
 # --- whole ------------------------------------------------------------------------------------------
 
 
-def went_on(scan: Scan, size: int) -> None:
+def went_on(scan: Scan, size: int, *, came: bool = True) -> None:
     """Notes that bytes came; when they are all there, the intake gets the upload."""
-    until = timezone.now() + timedelta(seconds=limits().idle_s)
-    Scan.objects.filter(pk=scan.pk, state=State.RECEIVING).update(expires_at=until)
+    if came:  # else a sender without any could keep its place, and room on the disk, for ever
+        until = timezone.now() + timedelta(seconds=limits().idle_s)
+        Scan.objects.filter(pk=scan.pk, state=State.RECEIVING).update(expires_at=until)
     if size == scan.bytes_total:
         hand_over(scan)
 

@@ -41,7 +41,8 @@ AT_A_TIME = 20
 
 def deliver_due() -> int:
     """Sends what is due; returns how many were tried."""
-    due = Delivery.objects.filter(next_at__lte=timezone.now()).select_related("scan__token")[:AT_A_TIME]
+    waiting = Delivery.objects.filter(next_at__lte=timezone.now()).order_by("next_at")
+    due = waiting.select_related("scan__token__owner")[:AT_A_TIME]
     for delivery in due:
         deliver(delivery)
     return len(due)
@@ -86,6 +87,13 @@ def _post(delivery: Delivery) -> tuple[int, str]:
         raise Refused(
             "webhook", expected="the token that the scan was sent with", received="none any more", do="Ask for it."
         )
+    if token.revoked_at is not None or not token.owner.is_active:
+        raise Refused(
+            "webhook",
+            expected="a token that was not revoked, and whose owner may log in",
+            received="one that was revoked" if token.revoked_at is not None else "one whose owner may not any more",
+            do="A message tells of a scan, and has a link to it: it goes to nobody who was shut out.",
+        )
     address, body, now_s = addresses.resolve(delivery.url), delivery.body.encode(), int(time.time())
     headers = {
         "Content-Type": "application/json",
@@ -112,17 +120,20 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, address: addresses.Address) -> None:
         super().__init__(address.host, address.port, timeout=TIMEOUT_S)
         self._address = address
+        self._held: socket.socket | None = None
 
     def connect(self) -> None:
         plain = socket.create_connection((self._address.ip, self.port), self.timeout)
         if self._address.scheme == "https":
             self.default_port = 443
             plain = ssl.create_default_context().wrap_socket(plain, server_hostname=self.host)
-        self.sock = plain
+        self.sock = self._held = plain
 
     def hang_up(self) -> None:
-        with suppress(OSError, AttributeError):  # not there yet, or gone already
-            self.sock.shutdown(socket.SHUT_RDWR)
+        """Whatever it is doing. `self.sock` is None as soon as the other side says that it will close."""
+        if self._held is not None:
+            with suppress(OSError):  # gone already
+                self._held.shutdown(socket.SHUT_RDWR)
 
 
 def _plain(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What the console does by itself, beside answering: two threads, each in one process at a time.
+"""What the console does by itself, beside answering: a few threads, each in one process at a time.
 
 Belongs here: how often, and that one failing task does not keep the others from being done. Does not belong here: the
 tasks.
@@ -13,21 +13,23 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
+from functools import wraps
 
 from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 
-from geomagic_dagster.console.scans import actions, following, uploads, webhooks
+from geomagic_dagster.console.scans import actions, following, retention, uploads, webhooks
 from geomagic_dagster.console.scans.dagster_link import instance
 from geomagic_dagster.console.scans.models import Scan, State
 
 log = logging.getLogger("geomagic.console.worker")
 
-EVERY_S = 2.0
+EVERY_S, SELDOM_S = 2.0, 3600.0
 STUCK_S = 5.0
 """By then whoever received the last byte has given the upload to the intake, if it lives."""
 
@@ -59,9 +61,26 @@ def cancel_what_was_asked_for() -> None:
 
 
 Task = Callable[[], object]
+
+
+def now_and_then(task: Task, every_s: float) -> Task:
+    """The task, that does nothing until so much time went by; it begins with the first call."""
+    next_s = float("-inf")
+
+    @wraps(task)
+    def maybe() -> None:
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            next_s = time.monotonic() + every_s  # also where it fails
+            task()
+
+    return maybe
+
+
 THREADS: dict[str, tuple[Task, ...]] = {
     "scans": (hand_over_what_is_whole, follow_runs, cancel_what_was_asked_for, give_up_what_does_not_go_on),
     "webhooks": (webhooks.deliver_due,),  # other people's servers are slow: they hold up nobody else
+    "retention": (now_and_then(retention.remove_old, SELDOM_S),),  # a large upload takes long to remove
 }
 
 

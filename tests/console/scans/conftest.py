@@ -95,7 +95,7 @@ def instance(home):
     """A Dagster instance of its own, in memory."""
     with DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
         dagster_link.instance.cache_clear()
-        for module in ("describing", "actions", "worker"):
+        for module in ("describing", "actions", "worker", "retention"):
             patch.setattr(f"geomagic_dagster.console.scans.{module}.instance", lambda: instance)
         yield instance
 

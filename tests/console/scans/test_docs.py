@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from geomagic_dagster.console import roles
 from geomagic_dagster.console.origins import VARIABLE, allowed_origins
 from geomagic_dagster.console.scans import tus, uploads
 from geomagic_dagster.console.scans.models import Scope, State
@@ -29,6 +30,8 @@ def test_messages_settings_and_limits_are_named():
     (said,) = re.findall(rf"{VARIABLE}=(\S+)", PAGE)
     assert len(allowed_origins(said)) == 2
     assert uploads.Limits().senders == 4 and "Four uploads" in PAGE
+    assert uploads.Limits().open_uploads == 5 and "five open\n  uploads" in PAGE
+    assert "GEOMAGIC_KEEP_UPLOADS_DAYS" in PAGE and f"--role {roles.SENDER}" in PAGE
 
 
 def test_its_three_calls_do_what_it_says(api, taken):

@@ -64,6 +64,31 @@ def test_a_scan_is_shown_with_its_room_its_numbers_and_its_runs(client, done, ma
     assert "/do/rerun_scan/" not in page, "a viewer may not"
 
 
+def test_the_warnings_of_a_package_stand_on_its_page(client, done, make_user, instance):
+    client.force_login(make_user("vera", "viewer"))
+    page = client.get(f"/admin/scans/scan/{done.pk}/change/").content.decode()
+    assert "<li>The wall behind the sofa was not seen.</li>" in page
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("receiving", "no package yet"),
+        ("running", "no package yet"),
+        ("rejected", "none: the scan is rejected"),
+        ("failed", "none: the scan is failed"),
+        ("cancelled", "none: the scan is cancelled"),
+        ("done", "it has a package, but not where packages are published: run it again"),
+    ],
+)
+def test_a_scan_without_a_package_says_why(client, home, ada, make_user, instance, state, said):
+    scan = Scan.objects.create(name="cellar", state=state, owner=ada, bytes_total=5)
+    client.force_login(make_user("vera", "viewer"))
+    page = client.get(f"/admin/scans/scan/{scan.pk}/change/").content.decode()
+    assert f'<dd class="quiet">{said}</dd>' in page
+    assert ("package yet" in page) == ("yet" in said)
+
+
 def test_every_page_of_scans_needs_a_login(client, done, instance):
     for address in (
         "/admin/scans/scan/", f"/admin/scans/scan/{done.pk}/change/", f"/admin/scans/scan/{done.pk}/do/cancel_scan/",
@@ -124,21 +149,6 @@ def test_a_page_refreshes_itself_until_the_scan_is_over(client, done, instance):
         assert (b'http-equiv="refresh"' in page) == (state in ("receiving", "received", "queued", "running")), state
 
 
-def test_what_is_quarantined_is_handed_out_to_nobody(client, done, make_user, home, instance):
-    key = describing.link_key(done)
-    client.force_login(make_user("otto", "operator"))
-    address = f"/admin/scans/scan/{done.pk}/do/quarantine_scan/"
-    assert client.post(address, {"reason": "A person is to be seen in it."}, follow=True).status_code == 200
-    done.refresh_from_db()
-    assert done.state == "rejected" and done.reason == "A person is to be seen in it."
-    assert (home / "quarantine" / "parlour.zip" / "parlour.zip").is_file() and not (
-        home / "done" / "parlour.zip"
-    ).exists()
-    assert client.get(f"/s/{key}/files/room.glb").status_code == 404
-    entry = AuditEntry.objects.get(action="quarantine_scan")
-    assert (entry.who, entry.object, entry.reason) == ("otto", f"scan {done.pk}", "A person is to be seen in it.")
-
-
 @pytest.mark.parametrize("role", roles.ROLES)
 @pytest.mark.parametrize("action", ["rerun_scan", "quarantine_scan", "cancel_scan"])
 def test_actions_are_for_those_whom_the_table_names(client, done, make_user, role, action, instance):
@@ -186,6 +196,17 @@ def test_a_dagster_that_is_not_there_is_said_in_words(client, done, make_user, s
     answer = client.post(address, {"release": line, "reason": "compare"})
     assert answer.status_code == 409 and b"to start a run of it" in answer.content
     assert not AuditEntry.objects.filter(action="rerun_scan").exists()
+
+
+def test_a_routing_table_that_does_not_answer_is_said_in_words(client, done, make_user, instance, monkeypatch):
+    def gone(*arguments, **more):
+        raise OSError("the storage is gone")
+
+    monkeypatch.setattr("geomagic_dagster.releases.routing.RoutingStore._numbers", gone)
+    client.force_login(make_user("rita", "researcher"))
+    for method in (client.get, client.post):
+        answer = method(f"/admin/scans/scan/{done.pk}/do/rerun_scan/")
+        assert answer.status_code == 409 and b"the storage is gone" in answer.content
 
 
 def test_a_token_is_shown_once_and_can_be_revoked(client, make_user, ada):

@@ -18,7 +18,7 @@ from geomagic_dagster.console.scans import uploads, worker
 from geomagic_dagster.console.scans.models import Scan, State
 from geomagic_dagster.console.scans.receiving import append
 from geomagic_dagster.console.scans.refusals import Refused
-from tests.console.scans.conftest import archive
+from tests.console.scans.conftest import BYTES, archive
 from tests.console.scans.intake_stand_in import intake
 
 pytestmark = pytest.mark.django_db
@@ -166,3 +166,13 @@ def test_a_full_disk_is_said_and_what_came_is_kept(tmp_path, monkeypatch):
     with pytest.raises(Refused, match="disk of the console: expected room for the upload; got a full disk.") as refused:
         append(part, 0, 30, lambda _: pieces.pop(0) if pieces else b"")
     assert refused.value.status == 507 and part.read_bytes() == b"a" * 10 + b"b" * 10
+
+
+def test_who_sends_nothing_keeps_nothing_open(api, settings):
+    """Else an upload that is never sent would keep its place, and its room on the disk, for ever."""
+    url = api.created(b"12345")
+    before = Scan.objects.get().expires_at
+    assert api.patch(url, b"", Content_Type=BYTES).status_code == 204
+    assert Scan.objects.get().expires_at == before
+    assert api.patch(url, b"12").status_code == 204
+    assert Scan.objects.get().expires_at > before

@@ -169,3 +169,76 @@ def test_any_text_as_an_url_is_taken_or_refused_in_words(text):
     except Refused as refused:
         words = str(refused)
     assert words == "https" or words.startswith("webhook: expected an https URL")
+
+
+def test_a_receiver_that_answers_a_byte_at_a_time_holds_up_nobody_for_long(api, settings, monkeypatch):
+    """It says that it closes the connection: Python's client has let go of the socket by then."""
+    settings.WEBHOOKS_MAY_BE_PRIVATE = True
+    monkeypatch.setattr(webhooks, "TOTAL_S", 0.5)
+    stop, said = threading.Event(), []
+
+    def dribble(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while not stop.wait(0.1) and len(said) < webhooks.ANSWER_BYTES:
+                try:
+                    connection.sendall(b"x")
+                except OSError:  # hung up on
+                    return
+                said.append(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=dribble, args=(server,), daemon=True).start()
+        delivery = done(api, f"http://127.0.0.1:{server.getsockname()[1]}/")
+        webhooks.deliver(delivery)
+        stop.set()
+    assert len(said) < webhooks.ANSWER_BYTES, "it was waited for to its end"
+
+
+def test_whoever_waits_longest_is_told_first(api, receiver, monkeypatch):
+    """Not the newest first: receivers that are down, and there are many of them, would keep all others waiting."""
+    url, _, _ = receiver
+    monkeypatch.setattr(webhooks, "AT_A_TIME", 1)
+    for number in range(2):
+        scan = Scan.objects.get(pk=api.created(b"12345", webhook=f"{url}&{number}").rsplit("/", 1)[1])
+        assert end(scan, State.DONE, instead_of=[State.RECEIVING])
+    older, newer = Delivery.objects.order_by("created_at")
+    webhooks.deliver_due()
+    older.refresh_from_db()
+    newer.refresh_from_db()
+    assert (older.attempts, newer.attempts) == (1, 0)
+
+
+@pytest.mark.parametrize("shut_out", ["token", "owner"])
+def test_nobody_is_told_who_was_shut_out_since(api, ada, receiver, shut_out):
+    """The message says what became of the scan, and has a link that opens its room."""
+    url, got, _ = receiver
+    delivery = done(api, url)
+    if shut_out == "token":
+        assert delivery.scan.token
+        tokens.revoke(delivery.scan.token)
+    else:
+        ada.is_active = False
+        ada.save()
+    assert webhooks.deliver_due() == 1 and got == []
+    delivery.refresh_from_db()
+    assert "expected a token that was not revoked, and whose owner may log in; got one" in delivery.log[0]["said"]
+
+
+def test_only_operators_see_where_to_it_goes_in_full(client, api, make_user, receiver):
+    url, _, _ = receiver
+    delivery = done(api, url)
+    for role, is_shown in (("viewer", False), ("researcher", False), ("operator", True)):
+        client.force_login(make_user(f"a-{role}", role))
+        pages = [
+            client.get(address).content.decode()
+            for address in (
+                "/admin/scans/delivery/",
+                f"/admin/scans/delivery/{delivery.pk}/change/",
+                f"/admin/scans/scan/{delivery.scan.pk}/change/",
+            )
+        ]
+        assert all("127.0.0.1" in page for page in (pages[0], pages[2]))
+        assert ["/hook?x=1" in page for page in pages] == [False, is_shown, False], role
