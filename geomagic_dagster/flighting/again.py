@@ -17,7 +17,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 
 from geomagic_dagster.flighting.promote import SMOKE
 from geomagic_dagster.guardrails.tags import AGAIN_TAG, RELEASE_TAG, UPLOAD_TAG
-from geomagic_dagster.jobs.inbox import scan_name, take_back
+from geomagic_dagster.jobs.inbox import REASON, scan_name, take_back
 from geomagic_dagster.releases.routing_table import RoutingTable
 
 log = logging.getLogger("geomagic.watch")
@@ -63,7 +63,7 @@ class Again:
 
     def _run_that_failed_on(self, folder: Path) -> DagsterRun | None:
         """The run that put this upload aside; None where that was no customer's."""
-        uploads = [path.name for path in folder.iterdir() if path.name != "reason.txt"]
+        uploads = [path.name for path in folder.iterdir() if path.name != REASON]
         if len(uploads) != 1 or uploads[0].startswith(SMOKE):
             return None
         runs = self._instance.get_runs(RunsFilter(tags={UPLOAD_TAG: uploads[0]}), limit=1)

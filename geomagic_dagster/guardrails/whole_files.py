@@ -40,12 +40,22 @@ def replace_whole(path: Path, content: bytes | Iterable[bytes], mode: int | None
 
 
 def sync_folder(folder: Path) -> None:
-    """Returns when the names in a folder are on its disk."""
+    """Returns when the names in a folder are on its disk (of a file: its bytes)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_whole(path: Path) -> None:
+    """Returns when a file, or a folder with all that is in it, is on its disk; what waits for other disks may wait."""
+    names = [path]
+    if path.is_dir():
+        names = [Path(folder, name) for folder, _, files in os.walk(path) for name in (*files, "")]
+    for each in names:
+        if not each.is_symlink():
+            sync_folder(each)
 
 
 def _write_beside(path: Path, content: bytes | Iterable[bytes], mode: int | None = None) -> Path:

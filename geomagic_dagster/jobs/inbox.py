@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from geomagic_dagster.guardrails.whole_files import sync_whole
 from geomagic_dagster.scans.files import ARCHIVE_SUFFIX
 
 HALF_WRITTEN = re.compile(r"^\.|\.(part|tmp|partial|crdownload|filepart)$", re.IGNORECASE)
@@ -344,11 +345,11 @@ def _copy_beside(source: Path, place: Path) -> Path:
     beside = place.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         shutil.copytree(source, beside, symlinks=True) if source.is_dir() else shutil.copy2(source, beside)
+        sync_whole(beside)  # it is on its disk before the original goes, also where the power fails in between
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         beside.unlink(missing_ok=True)
         raise
-    os.sync()  # the copy is on its disk before the original goes, also where the power fails in between
     return beside
 
 

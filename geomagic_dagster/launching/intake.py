@@ -40,7 +40,7 @@ from dagster._core.remote_representation.code_location import CodeLocation
 from dagster._core.workspace.context import IWorkspaceProcessContext
 
 from geomagic_dagster.guardrails.tags import RUN_KEY_TAG, UPLOAD_TAG
-from geomagic_dagster.guardrails.whole_files import sync_folder
+from geomagic_dagster.guardrails.whole_files import sync_folder, sync_whole
 from geomagic_dagster.jobs.assignments import Assignment
 from geomagic_dagster.jobs.attempts import ALIVE
 from geomagic_dagster.jobs.inbox import (
@@ -131,8 +131,8 @@ class Intake:
                 return self.take_in(path, path.name)
             with self.part() as part:  # another disk: a copy first, which appears in the inbox whole
                 shutil.copytree(path, part / path.name) if path.is_dir() else shutil.copyfile(path, part / path.name)
+                sync_whole(part / path.name)  # the copy is on its disk before the original goes
                 taken = self.take_in(part / path.name, path.name)
-            os.sync()  # the copy is on its disk before the original goes
             shutil.rmtree(path) if path.is_dir() else path.unlink()
             return taken
 

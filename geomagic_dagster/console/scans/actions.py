@@ -26,7 +26,7 @@ from geomagic_dagster.flighting.shadows import published_from
 from geomagic_dagster.guardrails.tags import RELEASE_TAG, SCAN_TAG, UPLOAD_KEY_TAG, UPLOAD_TAG
 from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.jobs.attempts import ALIVE
-from geomagic_dagster.jobs.inbox import claimed, move_aside, names_aside, reason_beside, scan_name
+from geomagic_dagster.jobs.inbox import REASON, claimed, move_aside, names_aside, reason_beside, scan_name
 from geomagic_dagster.jobs.process_scan import JOB
 from geomagic_dagster.jobs.withdrawn import withdraw
 
@@ -207,6 +207,6 @@ def quarantine(scan: Scan, actor: Actor, reason: str) -> None:
             withdraw(Path(settings.PLACES.packages), quarantined, scan.package)
         words = f"{reason} ({actor.name})"
         if upload is not None and upload.is_relative_to(quarantined):  # other words than a run's: it stays there
-            replace_whole(upload.parent / "reason.txt", f"{words}\n".encode())
+            replace_whole(upload.parent / REASON, f"{words}\n".encode())
         elif upload is not None:
             move_aside(upload, upload.parent, quarantined, words)
