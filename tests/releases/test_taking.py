@@ -88,6 +88,8 @@ def test_it_stays_when_the_other_one_is_removed(wheel, other, new):
     expected = {"toy": checking.files_sha256(other, "toy")}
     shutil.rmtree(other)
     assert checking.differences(new, expected) == []
+    change_a_byte(checking.site_packages(new))
+    assert checking.differences(new, expected) == ["toy: toy/data.bin was changed"]
 
 
 def change_a_byte(packages: Path) -> None:
