@@ -2,12 +2,13 @@
 
 Belongs here: the fsspec file system of a drill, which pyproject.toml makes known to fsspec. It is a local folder, but
 nothing of ours knows that: it is read and written as any store elsewhere, through the local cache. While a file
-`<folder>.away` exists, nothing answers.
+`<folder>.away` exists, every question is refused; while `<folder>.silent` does, none is answered.
 """
 
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 PROTOCOL = "unreliable"
-AWAY = ".away"
+AWAY, SILENT = ".away", ".silent"
 
 
 class UnreliableFileSystem(AbstractFileSystem):
@@ -39,6 +40,8 @@ class UnreliableFileSystem(AbstractFileSystem):
         for folder in (Path(path), *Path(path).parents):
             if Path(f"{folder}{AWAY}").exists():
                 raise ConnectionError(f"{PROTOCOL}://{folder}: connection refused")
+            while Path(f"{folder}{SILENT}").exists():
+                time.sleep(0.1)
         return path
 
     def ls(self, path: str, detail: bool = True, **kwargs: Any) -> Any:

@@ -38,7 +38,11 @@ OWN = "geomagic-dagster"
 OTHER_CODE = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__", "GEOMAGIC_RELEASE")
 COMPILED_ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 DEFINITIONS = "geomagic_dagster.definitions"
-LOADED = f"from geomagic_dagster.launching.preload import preload; preload({DEFINITIONS!r})"
+LOADED = f"""
+import sys
+from geomagic_dagster.launching.preload import preload
+sys.exit("; ".join(f"{{name}}: {{reason}}" for name, reason in preload({DEFINITIONS!r}).items()) or 0)
+"""
 Fill = Callable[[Path, Path, str, str, Path, bool, Say], str]
 
 

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from dagster import DagsterInstance
 
 from geomagic_dagster.cv.stage import StageError
+from geomagic_dagster.drill.unreliable import SILENT
 from geomagic_dagster.guardrails import deadlines
 from geomagic_dagster.guardrails.failures import Unavailable
 from geomagic_dagster.releases.dark_check import Interpreter, compare, interpreter
@@ -254,12 +254,8 @@ def test_a_store_that_stays_away_is_a_passing_failure(far, instance, calls):
 
 
 def test_a_store_that_falls_silent_is_waited_for_no_longer_than_its_deadline(far, instance, calls, monkeypatch):
-    toys, _ = far
-
-    def say_nothing(self, digest, of):
-        time.sleep(600)
-
-    monkeypatch.setattr(WeightStore, "_open", say_nothing)
+    toys, away = far
+    away.with_suffix(SILENT).touch()
     short = replace(deadlines.weights_deadline(), seconds=0.5)
     monkeypatch.setattr("geomagic_dagster.resources.weights.weights_deadline", lambda: short)
     upload = write_toy_scan(toys.inbox / "toy")
@@ -276,8 +272,8 @@ def test_a_store_that_falls_silent_is_waited_for_no_longer_than_its_deadline(far
     assert list(toys.places.weights().here.glob(".*")) == [], "nothing half is left"
 
 
-def test_the_deadline_of_the_scan_holds_around_that_of_its_weights(far, monkeypatch):
-    monkeypatch.setattr(WeightStore, "_open", lambda self, digest, of: time.sleep(600))
+def test_the_deadline_of_the_scan_holds_around_that_of_its_weights(far):
+    far[1].with_suffix(SILENT).touch()
     with pytest.raises(Unavailable, match=r"within 0.2 s, all that was left for the scan as a whole; got a store"):
         far[0].places.weights().fetch({"sha256:" + "0" * 64: "stage guess"}, 0.2)
 

@@ -30,6 +30,7 @@ from geomagic_dagster.releases.record import (
 )
 from geomagic_dagster.releases.replay import replay
 from geomagic_dagster.releases.routing_table import NEVER, read_document
+from tests.conftest import REPOSITORY
 from tests.releases.projects import borrowing, copy_of_project, in_environment, small_record
 
 POINTS = ("made", "filled", "linked", "checked")
@@ -442,3 +443,23 @@ def test_from_the_lock_without_the_network_shared_with_another_release_and_repla
     published = then / "packages" / "room.run.json"
     replayed = replay(project / "releases", first, "1.0", scan, package=published)
     assert replayed.differing == () and {"room.glb", "room.json"} <= set(replayed.same)
+
+
+def test_an_environment_in_which_a_library_does_not_import_is_refused_by_its_name(tmp_path):
+    """The interpreter is this one, with a package in the project's place that says what did not import."""
+    package = tmp_path / "code" / "geomagic_dagster" / "launching"
+    package.mkdir(parents=True)
+    (package / "preload.py").write_text(
+        "def preload(name):\n    return {'skimage.measure': 'No module named skimage'}\n"
+    )
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path / "code"} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    environment = environments.Environment(
+        tmp_path, read_release(record_folder(REPOSITORY / "releases", "1.0.0")), "linux"
+    )
+    with pytest.raises(ReleaseError, match=r"release 1\.0\.0 to load; got skimage\.measure: No module named skimage"):
+        environments.check_loads(environment)
+    (package / "preload.py").write_text("def preload(name):\n    return {}\n")
+    environments.check_loads(environment)
