@@ -16,12 +16,16 @@ import pytest
 with patch.dict(os.environ, {"DJANGO_SETTINGS_MODULE": "tests.console.settings"}):  # not for what other tests start
     django.setup()
 
+from django.apps import AppConfig
 from django.contrib.auth.models import Group, User
+from django.db.models.signals import post_migrate
+from django.dispatch import receiver
 
 from geomagic_dagster.console.registry import service
 from geomagic_dagster.console.registry.audit import Actor
 from geomagic_dagster.console.registry.models import Release
 from geomagic_dagster.console.registry.sync import sync_releases
+from geomagic_dagster.console.roles import KNOWN
 from geomagic_dagster.releases import environments
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.record import (
@@ -40,14 +44,22 @@ from tests.console.people import PASSWORD
 CUT_AT = "2026-03-02T10:00:00+00:00"
 
 
+@receiver(post_migrate)
+def _every_role_is_there(sender: AppConfig, using: str, **_: object) -> None:
+    """A test with transactions of its own empties the database behind it, of what migrations wrote as well; Django then
+    sends this signal."""
+    if sender.label == "auth":
+        for role in KNOWN:
+            Group.objects.using(using).get_or_create(name=role)
+
+
 @pytest.fixture
 def make_user(db):
     """Makes a user with these roles."""
 
     def make(name: str, *roles: str, **more) -> User:
         user = User.objects.create_user(name, password=PASSWORD, is_staff=True, **more)
-        for role in roles:  # a test that empties the database takes those of the migration with it
-            user.groups.add(Group.objects.get_or_create(name=role)[0])
+        user.groups.set(Group.objects.filter(name__in=roles))
         return user
 
     return make
