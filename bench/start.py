@@ -14,13 +14,12 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +27,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from geomagic_dagster.drill.place import answers, free_ports
 from geomagic_dagster.jobs.local_run import REPOSITORY
 
 DEADLINE_S = 900.0
+PORTS = ("port", "rooms-port", "intake-port", "metrics-port", "console-port")
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _process(home: Path, *command: str) -> Iterator[None]:
+def _process(home: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     with open(home / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -138,7 +139,7 @@ def _process(home: Path, *command: str) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(60)
@@ -146,23 +147,13 @@ def _process(home: Path, *command: str) -> Iterator[None]:
 
 @contextmanager
 def _ours(home: Path) -> Iterator[tuple[Path, int]]:
-    ports = []
-    for _ in range(2):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            ports.append(free.getsockname()[1])
     home.mkdir()
-    web, intake = map(str, ports)
-    with _process(home, "-m", "geomagic_dagster.cli", "ui", "--port", web, "--intake-port", intake):
-        _wait(lambda: "geomagic.starter INFO warm" in (home / "log").read_text() and _answers(ports[1]))
-        yield home, ports[1]
-
-
-def _answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 5).close()
-    except OSError:
-        return False
-    return True
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    options = [word for name, port in ports.items() for word in (f"--{name}", str(port))]
+    with _process(home, "-m", "geomagic_dagster.cli", "ui", *options) as process:
+        url = f"http://127.0.0.1:{ports['intake-port']}/health"
+        _wait(lambda: answers(url), process)  # the warm-up upload waits for the rest
+        yield home, ports["intake-port"]
 
 
 def _upload(home: Path, port: int, archive: Path, name: str) -> Timed:
@@ -180,8 +171,8 @@ def _default(home: Path, archive: Path) -> Timed:
     dagster_home.mkdir(parents=True)
     (home / "inbox").mkdir()
     (dagster_home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    with _process(home, "-m", "dagster", "dev", "-m", "bench.default_location", "-p", "0"):
-        _wait(lambda: (home / "log").read_text().count("upload_sensor") >= 2)  # it has looked once
+    with _process(home, "-m", "dagster", "dev", "-m", "bench.default_location", "-p", "0") as process:
+        _wait(lambda: (home / "log").read_text().count("upload_sensor") >= 2, process)  # it has looked once
         time.sleep(15)  # an upload comes at any moment: on average half an interval before the next look
         shutil.copy(archive, home / "inbox" / ".room")
         began_s = time.time()
@@ -215,9 +206,11 @@ def _of_run(home: Path, scan: str, began_s: float) -> Timed:
     return Timed(begin_s - began_s, end_s - began_s)
 
 
-def _wait(condition) -> None:
+def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     deadline_s = time.monotonic() + DEADLINE_S
     while not condition():
+        if process is not None and process.poll() is not None:
+            raise RuntimeError(f"{process.args}: expected it to run; it ended with {process.returncode}")
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"still waiting after {DEADLINE_S:g} s")
         time.sleep(0.2)
