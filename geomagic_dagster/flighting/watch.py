@@ -14,13 +14,12 @@ on watching. Where it cannot be written, it tries again at each look.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from geomagic_dagster.flighting.runs import Pair, Ranges, Trial
 from geomagic_dagster.flighting.smoke import Smoke, seconds_of
 from geomagic_dagster.flighting.stuck import why_stuck
 from geomagic_dagster.flighting.verdict import Verdict
+from geomagic_dagster.guardrails.locks import held
 from geomagic_dagster.guardrails.whole_files import replace_whole
 from geomagic_dagster.releases.routing import (
     Flight,
@@ -320,10 +320,9 @@ def read_counts(kept: Path) -> Counts:
 @contextmanager
 def only_one(path: Path) -> Iterator[None]:
     """Holds this file for this process; the kernel lets go of it however the process ends. Raises: CannotWatch."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as lock:
+    with ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock.enter_context(held(path, wait=False))
         except BlockingIOError as error:
             raise CannotWatch(
                 f"{path}: expected no other watcher of this installation; got one that is running. It is enough."

@@ -12,7 +12,6 @@ Belongs here: making, finding, starting and removing them. Does not belong here:
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -21,11 +20,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from geomagic_dagster.guardrails.locks import held
 from geomagic_dagster.releases import checking, interpreters, sharing, taking, wheels
 from geomagic_dagster.releases.installed import FOLDER
 from geomagic_dagster.releases.libraries import Say, fill_from_wheels, have_same, read_environment
@@ -290,17 +290,14 @@ def memory_of(folder: Path) -> int:
 def locked(home: Path, line: str) -> Iterator[None]:
     """One at a time changes the environments of a release. Raises: ReleaseError where another process does."""
     folder = line_folder(home, line)
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(held(folder / ".lock", wait=False))
+        except BlockingIOError:
+            raise ReleaseError(
+                folder, expected="to be the only one", received="another that installs it right now", do="Wait for it."
+            ) from None
         yield
-    except BlockingIOError:
-        raise ReleaseError(
-            folder, expected="to be the only one", received="another that installs it right now", do="Wait for it."
-        ) from None
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(line: Path, but: Path | None = None) -> None:

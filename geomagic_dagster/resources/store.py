@@ -34,7 +34,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from geomagic_dagster.guardrails.failures import Broken, disk_in_words
-from geomagic_dagster.guardrails.whole_files import replace_whole
+from geomagic_dagster.guardrails.whole_files import replace_whole, sync_folder
 from geomagic_dagster.resources.artefact_files import FileRecord, FolderReader, FolderWriter
 
 SCHEMA = 1
@@ -275,14 +275,14 @@ class ArtefactStore:
     def _moved(self, partial: Path, place: Path) -> bool:
         """Moves a folder to its place as one step; False where there is one already."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        _sync_folder(partial)
+        sync_folder(partial)
         try:
             partial.rename(place)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return False
             raise
-        _sync_folder(place.parent)
+        sync_folder(place.parent)
         return True
 
     def _compare(self, record: dict[str, Any], artefact: Artefact) -> None:
@@ -364,11 +364,3 @@ def _write_synced(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

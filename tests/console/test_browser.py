@@ -13,10 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from django.contrib.auth.models import Group
 from playwright.sync_api import Page, expect
 
-from geomagic_dagster.console import roles
 from geomagic_dagster.console.scans import dagster_link
 from geomagic_dagster.console.scans.describing import link_key
 from geomagic_dagster.console.scans.models import Scan, State
@@ -33,24 +31,11 @@ NAME = "Wohnküche 2. Stock"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def database_beside_playwright(django_db_setup, django_db_blocker) -> Iterator[None]:
+def database_beside_playwright(django_db_setup) -> Iterator[None]:
     """Playwright's loop runs in the thread of the tests, where Django would see an asynchronous program."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         yield
-        with django_db_blocker.unblock():
-            make_groups()  # for whatever test comes next
-
-
-@pytest.fixture(autouse=True)
-def groups(transactional_db) -> None:
-    """A test against a server empties the tables behind it, those that a migration has filled among them."""
-    make_groups()
-
-
-def make_groups() -> None:
-    for name in roles.ROLES:
-        Group.objects.get_or_create(name=name)
 
 
 @pytest.fixture

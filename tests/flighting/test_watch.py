@@ -34,6 +34,16 @@ def fly_to_the_end(house: House, most: int = 400, every: int = 10) -> int:
     return most
 
 
+def fly_what_fails(house: House) -> str:
+    """A flight that the next look ends, after 50 uploads; returns its id."""
+    house.live("1.1")
+    flight = house.fly("1.1", 30)
+    house.plans["1.1"] = {"fails": "bug"}
+    for i in range(50):
+        house.upload(f"room {i}")
+    return flight
+
+
 # --- flights --------------------------------------------------------------------------------------
 
 
@@ -205,11 +215,7 @@ def test_what_a_run_did_is_read_as_it_was(house):
 
 @pytest.mark.parametrize("point", ["worse", "ended"])
 def test_killed_around_ending_a_flight_it_is_ended_once(house, point):
-    house.live("1.1")
-    house.fly("1.1", 30)
-    house.plans["1.1"] = {"fails": "bug"}
-    for i in range(50):
-        house.upload(f"room {i}")
+    fly_what_fails(house)
     assert house.look_in_a_process(killed_at=point) == KILLED
     for _ in range(2):
         assert house.look_in_a_process(killed_at=None) == 0
@@ -234,11 +240,7 @@ def test_killed_around_a_smoke_scan_it_is_sent_once_and_ends_as_it_should(house,
 
 
 def test_somebody_who_is_quicker_makes_the_watcher_s_change_superfluous(house, caplog):
-    house.live("1.1")
-    flight = house.fly("1.1", 30)
-    house.plans["1.1"] = {"fails": "bug"}
-    for i in range(50):
-        house.upload(f"room {i}")
+    flight = fly_what_fails(house)
 
     def ada(point: str) -> None:
         if point == "worse":
@@ -438,11 +440,7 @@ def test_without_an_earlier_default_there_is_nothing_to_go_back_to(house):
 
 
 def test_with_a_broken_table_it_goes_on_watching_and_says_so(house):
-    house.live("1.1")
-    house.fly("1.1", 30)
-    house.plans["1.1"] = {"fails": "bug"}
-    for i in range(50):
-        house.upload(f"room {i}")
+    fly_what_fails(house)
     revision = house.routing.read().table.revision
     (house.home / "routing" / f"{revision + 1:09d}.json").write_text("{ broken")
     watcher = house.watcher()
@@ -455,11 +453,7 @@ def test_with_a_broken_table_it_goes_on_watching_and_says_so(house):
 
 
 def test_a_disk_too_full_for_the_course_of_a_flight_keeps_no_bad_flight_in_the_air(house):
-    house.live("1.1")
-    house.fly("1.1", 30)
-    house.plans["1.1"] = {"fails": "bug"}
-    for i in range(50):
-        house.upload(f"room {i}")
+    fly_what_fails(house)
     (house.home / "flights").write_text("no folder")
     watcher = house.watcher()
     watcher.look()
@@ -468,11 +462,7 @@ def test_a_disk_too_full_for_the_course_of_a_flight_keeps_no_bad_flight_in_the_a
 
 
 def test_where_nothing_can_be_written_it_tries_again(house):
-    house.live("1.1")
-    house.fly("1.1", 30)
-    house.plans["1.1"] = {"fails": "bug"}
-    for i in range(50):
-        house.upload(f"room {i}")
+    fly_what_fails(house)
     house.routing.read()
     routing = house.home / "routing"
     routing.rename(house.home / "away")
